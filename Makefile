@@ -1,0 +1,32 @@
+# make test needs Python 3.11 or newer with pip and venv, and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := actorstore tests
+
+.DEFAULT_GOAL := help
+.PHONY: help test lint clean
+
+help:  ## say what there is
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile
+
+test: $(VENV)/test  ## run the tests
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/lint  ## linter, formatter, types, layers
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "actorstore needs Python 3.11 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/test $(VENV)/lint: $(VENV)/%: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@

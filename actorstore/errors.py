@@ -1,0 +1,144 @@
+"""Every error that actorstore raises on purpose.
+
+    ActorStoreError
+    ├── InvalidEventError      the event is wrong (also a ValueError)
+    ├── UnknownRunError        no such run       (also a LookupError)
+    ├── UnknownUnitError       no such unit      (also a LookupError)
+    ├── StoreTimeoutError      not in time       (also a TimeoutError)
+    ├── ActorThreadError       the actor would wait for itself
+    ├── ForkedStoreError       used in a forked child
+    └── StoreClosedError       closed; nothing more is taken
+        └── StoreFailedError   the actor died; nothing more is taken
+
+The facts are in attributes, the sentence is made from them. All of them survive
+pickling: `Exception.__reduce__` calls the class with `args`, so each passes on
+exactly the arguments that it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class ActorStoreError(Exception):
+    """The root: catch this to catch whatever actorstore raises on purpose."""
+
+
+class InvalidEventError(ActorStoreError, ValueError):
+    """Raised when an event breaks the contract; the caller's fault, and no state has changed.
+
+    Attributes:
+        reason: What is wrong, naming the field.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class UnknownRunError(ActorStoreError, LookupError):
+    """Raised when a question names a run that no `orch.*` event has created.
+
+    Attributes:
+        run: The id that was asked for.
+    """
+
+    def __init__(self, run: str) -> None:
+        super().__init__(run)
+        self.run = run
+
+    def __str__(self) -> str:
+        return f"unknown run {self.run!r}: no orch.* event has created it; runs() lists those there are"
+
+
+class UnknownUnitError(ActorStoreError, LookupError):
+    """Raised when a snapshot is asked for a unit that the run does not have.
+
+    Attributes:
+        unit: The id that was asked for.
+        run: The run that does not have it.
+    """
+
+    def __init__(self, unit: str, run: str) -> None:
+        super().__init__(unit, run)
+        self.unit = unit
+        self.run = run
+
+    def __str__(self) -> str:
+        return f"run {self.run!r} has no unit {self.unit!r}; its ids are those of snapshot.units"
+
+
+class StoreTimeoutError(ActorStoreError, TimeoutError):
+    """Raised when an answer did not come in time; nothing was lost, and asking again is safe.
+
+    Attributes:
+        waited: Seconds that the caller was ready to wait.
+        pending: Events handed over and not yet applied when the caller gave up.
+    """
+
+    def __init__(self, waited: float, pending: int) -> None:
+        super().__init__(waited, pending)
+        self.waited = waited
+        self.pending = pending
+
+    def __str__(self) -> str:
+        return (
+            f"no answer within {self.waited:g} s; {self.pending} events are handed over and not yet applied. "
+            "Nothing is lost: ask again, or allow more time"
+        )
+
+
+class ActorThreadError(ActorStoreError, RuntimeError):
+    """Raised when code that runs in the actor's own thread calls its store: it would wait for itself."""
+
+    def __str__(self) -> str:
+        return (
+            "called from inside the store's own actor, which would wait for itself; call from another thread"
+        )
+
+
+class ForkedStoreError(ActorStoreError, RuntimeError):
+    """Raised when a forked child uses its parent's store: the actor's thread did not come along.
+
+    Nothing was handed over; the parent's store is untouched.
+
+    Attributes:
+        owner: Process id of the store's owner.
+    """
+
+    def __init__(self, owner: int) -> None:
+        super().__init__(owner)
+        self.owner = owner
+
+    def __str__(self) -> str:
+        return (
+            f"this store lives in process {self.owner} and takes nothing from its forked children, because "
+            "it has no listen= address; return what happened to that process and hand it over there"
+        )
+
+
+class StoreClosedError(ActorStoreError, RuntimeError):
+    """Raised by every call after `close()`; what was handed over before it has been applied."""
+
+    def __str__(self) -> str:
+        return "the store is closed; this call changed nothing"
+
+
+class StoreFailedError(StoreClosedError):
+    """Raised by every call after the actor died of an error that must not happen; the log says which."""
+
+    def __str__(self) -> str:
+        return (
+            "the store's actor has died and takes nothing more; the log of 'pykka' holds the reason. "
+            "Make a new Store"
+        )
+
+
+@contextmanager
+def noted(error: BaseException) -> Iterator[None]:
+    """Let an error go on that cannot be reported, with a note that says why."""
+    try:
+        yield
+    except ActorStoreError as reason:
+        error.add_note(f"actorstore could not be told of this: {reason}")

@@ -1,0 +1,204 @@
+"""NDJSON in: bytes become checked events, and what is wrong becomes a reason.
+
+One call decodes a whole chunk, about 70 KB at a time: small chunks are decoded
+almost twice as fast as large ones, because the events of one are gone from the
+processor's cache before the next one comes. A chunk that is not plainly good is
+taken line by line, so that a bad line harms no other.
+
+Reading order: `chunks`, `decode` (the good case), `_decode_each`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Final, NamedTuple
+
+import msgspec
+
+from actorstore.answers import Rejection
+from actorstore.errors import InvalidEventError
+from actorstore.event import (
+    ABSENT,
+    MAX_ID_BYTES,
+    Event,
+    Id,
+    Integer,
+    TaskNumber,
+    Time,
+    TypeName,
+    check_text,
+    explain,
+)
+from actorstore.payload import read_payload
+from actorstore.text import clean
+
+CHUNK_BYTES: Final = 1 << 16
+"""How much is decoded at a time; see benchmarks/bench_throughput.py."""
+
+MAX_LINE_BYTES: Final = 64 << 20
+"""Longest line that is taken, unless the store was told otherwise."""
+
+SHOWN_CHARS: Final = 120
+"""How much of a rejected line is shown."""
+
+
+class Chunk(NamedTuple):
+    """What some lines hold."""
+
+    events: list[Event]
+    """The accepted ones, in order, their payloads open."""
+    rejections: list[Rejection]
+    """The others; `line` counts from 1 at the first line of the chunk."""
+    lines: int
+    """How many lines there were, blank ones included."""
+
+
+class _NullableEvent(msgspec.Struct, gc=False):
+    """An event as some producers write it, with `null` for what they leave out."""
+
+    type: TypeName
+    time: Time | None = None
+    run: Id | None = None
+    unit: Id | None = None
+    task: TaskNumber | None = None
+    pr: Integer | None = None
+    payload: msgspec.Raw = ABSENT
+    error: str | None = None
+
+
+_decoder: Final = msgspec.json.Decoder(Event)
+_nullable: Final = msgspec.json.Decoder(_NullableEvent)
+_set: Final = msgspec.structs.force_setattr  # on events that nobody else has seen yet
+_LONG: Final = MAX_ID_BYTES // 4  # characters; a shorter id fits whatever it is made of
+
+
+def chunks(data: bytes) -> Iterator[bytes]:
+    """Cut lines into chunks of whole lines, the last LF being optional; a longer line is a chunk alone.
+
+    Raises:
+        TypeError: It is not bytes.
+    """
+    if not isinstance(data, bytes):
+        raise TypeError(f"handle_lines takes bytes, not {type(data).__name__}")
+    start, end = 0, len(data)
+    while start < end:
+        stop = data.rfind(b"\n", start, start + CHUNK_BYTES) + 1
+        if not stop:
+            stop = data.find(b"\n", start + CHUNK_BYTES) + 1 or end
+        yield data[start:stop]
+        start = stop
+
+
+def decode_line(line: bytes) -> Event:
+    """Decode one line, and open the payload where a rule needs it.
+
+    Raises:
+        InvalidEventError: It is not one event; the reason names the field.
+    """
+    try:
+        if not line.isascii():
+            line.decode()
+        try:
+            event = _decoder.decode(line)
+        except msgspec.ValidationError:
+            if b"null" not in line:
+                raise
+            event = _without_nulls(_nullable.decode(line))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise InvalidEventError(explain(error)) from None
+    check_text(event)
+    _set(event, "payload", read_payload(event))
+    return event
+
+
+def decode(chunk: bytes, max_line_bytes: int = MAX_LINE_BYTES) -> Chunk:
+    """Decode a chunk in one go where it is plainly good, and line by line where it is not.
+
+    Never raises over what the lines hold.
+    """
+    if not chunk.endswith(b"\n"):
+        chunk += b"\n"
+    lines = 1 if chunk.find(b"\n") == len(chunk) - 1 else chunk.count(b"\n")
+    try:
+        try:
+            events = _decoder.decode_lines(chunk)
+        except msgspec.ValidationError:
+            if b"null" not in chunk:
+                raise
+            events = [_without_nulls(event) for event in _nullable.decode_lines(chunk)]
+        if (
+            len(events) == lines
+            and _has_one_value_a_line(chunk, lines)
+            and len(chunk) <= max_line_bytes
+            and _holds_plain_text(chunk, events)
+        ):
+            for event in [event for event in events if event.payload is not ABSENT]:
+                _set(event, "payload", read_payload(event))
+            return Chunk(events, [], lines)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, InvalidEventError):
+        pass
+    return _decode_each(chunk, lines, max_line_bytes)
+
+
+def _decode_each(chunk: bytes, lines: int, max_line_bytes: int) -> Chunk:
+    events: list[Event] = []
+    rejections: list[Rejection] = []
+    for number, line in enumerate(chunk.split(b"\n")[:-1], 1):
+        if not line.strip(b" \t\r"):
+            continue
+        try:
+            if len(line) >= max_line_bytes:
+                raise InvalidEventError(
+                    f"the line has {len(line) + 1} bytes; at most {max_line_bytes} are taken"
+                )
+            events.append(decode_line(line))
+        except InvalidEventError as error:
+            rejections.append(Rejection(clean(error.reason, SHOWN_CHARS), shown(line), number))
+    return Chunk(events, rejections, lines)
+
+
+def shown(line: bytes) -> str:
+    """Return how a line begins, harmless to read."""
+    return clean(line[: 4 * SHOWN_CHARS].decode("utf-8", "backslashreplace"), SHOWN_CHARS)
+
+
+def _has_one_value_a_line(chunk: bytes, lines: int) -> bool:
+    """Whether values, as many as there are lines, stand one on each.
+
+    `decode_lines` of msgspec does not see lines: two objects on one are two
+    events, one object over two is one. Inside one JSON value `}`, LF, `{` never
+    follow each other; where that stands in every gap between values, and no LF
+    stands elsewhere, each line holds one value. Lines of one producer begin
+    alike, and a longer needle is found faster, so that is tried first.
+    """
+    if not (chunk.startswith(b"{") and chunk.endswith(b"}\n")):
+        return False
+    return lines == 1 or chunk.count(b"}\n" + chunk[:9]) == lines - 1 or chunk.count(b"}\n{") == lines - 1
+
+
+def _holds_plain_text(chunk: bytes, events: list[Event]) -> bool:
+    """Whether the chunk is valid UTF-8, also inside raw payloads, and no id may be too long."""
+    if chunk.isascii() and (b"\\" not in chunk or b"\\u" not in chunk):
+        return True  # then the decoder, which counts characters, has counted bytes
+    chunk.decode()
+    return not any(
+        len(event.unit) > _LONG or len(event.run) > _LONG or len(event.type) > _LONG for event in events
+    )
+
+
+_event = partial(msgspec.StructMeta.__call__, Event)  # what the decoder checked is not checked again
+
+
+def _without_nulls(event: _NullableEvent) -> Event:
+    made: Event = _event(
+        event.type,
+        event.time,
+        event.run or "",
+        event.unit or "",
+        event.task,
+        event.pr,
+        event.payload,
+        event.error or "",
+    )
+    return made

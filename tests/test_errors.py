@@ -1,0 +1,113 @@
+"""Errors: their facts are attributes, they survive pickling, and they say what to do next."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import NamedTuple
+
+import pytest
+
+from actorstore import errors
+from actorstore.errors import (
+    ActorStoreError,
+    ActorThreadError,
+    ForkedStoreError,
+    InvalidEventError,
+    StoreClosedError,
+    StoreFailedError,
+    StoreTimeoutError,
+    UnknownRunError,
+    UnknownUnitError,
+)
+
+
+class Case(NamedTuple):
+    error: ActorStoreError
+    facts: dict[str, object]
+    subject: str
+    """What the message must name."""
+    cure: str
+    """What it must say about the way on."""
+    also: type[Exception]
+    """The built-in error that it is as well."""
+
+
+CASES = [
+    Case(
+        InvalidEventError("task: expected `int` >= 1"),
+        {"reason": "task: expected `int` >= 1"},
+        "task",
+        "expected `int` >= 1",
+        ValueError,
+    ),
+    Case(UnknownRunError("r7"), {"run": "r7"}, "'r7'", "runs() lists", LookupError),
+    Case(
+        UnknownUnitError("u", "r7"),
+        {"unit": "u", "run": "r7"},
+        "run 'r7' has no unit 'u'",
+        "units",
+        LookupError,
+    ),
+    Case(
+        StoreTimeoutError(0.5, 12), {"waited": 0.5, "pending": 12}, "0.5 s; 12 events", "again", TimeoutError
+    ),
+    Case(ActorThreadError(), {}, "the store's own actor", "call from another thread", RuntimeError),
+    Case(ForkedStoreError(4711), {"owner": 4711}, "process 4711", "listen=", RuntimeError),
+    Case(StoreClosedError(), {}, "the store is closed", "changed nothing", RuntimeError),
+    Case(StoreFailedError(), {}, "actor has died", "Make a new Store", StoreClosedError),
+]
+every_error = pytest.mark.parametrize("case", CASES, ids=lambda case: type(case.error).__name__)
+
+
+def descendants(cls: type[Exception]) -> set[type[Exception]]:
+    return {cls}.union(*map(descendants, cls.__subclasses__()))
+
+
+def test_every_error_is_tested_here():
+    ours = {cls for cls in descendants(ActorStoreError) if cls.__module__.startswith("actorstore.")}
+    assert {type(case.error) for case in CASES} == ours - {ActorStoreError}
+
+
+def test_the_tree_at_the_top_of_the_module_names_every_error():
+    assert errors.__doc__ is not None
+    named = {word for word in errors.__doc__.split() if word.endswith("Error")}
+    assert {
+        cls.__name__ for cls in descendants(ActorStoreError) if cls.__module__ == errors.__name__
+    } == named
+
+
+@every_error
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_error_survives_pickling_with_its_facts(case: Case, protocol: int):
+    back = pickle.loads(pickle.dumps(case.error, protocol))
+    assert type(back) is type(case.error)
+    assert vars(back) == vars(case.error) == case.facts
+    assert str(back) == str(case.error)
+
+
+@every_error
+def test_an_error_survives_copying_with_its_facts(case: Case):
+    for back in (copy.copy(case.error), copy.deepcopy(case.error)):
+        assert vars(back) == case.facts
+        assert str(back) == str(case.error)
+
+
+@every_error
+def test_a_message_names_the_subject_and_what_to_do(case: Case):
+    message = str(case.error)
+    assert case.subject in message
+    assert case.cure in message
+    assert message.splitlines() == [message]
+
+
+@every_error
+def test_an_error_is_caught_by_the_root_and_by_its_built_in_kin(case: Case):
+    assert isinstance(case.error, ActorStoreError)
+    assert isinstance(case.error, case.also)
+
+
+def test_an_id_with_line_breaks_keeps_a_message_on_one_line():
+    for error in (UnknownRunError("a\nb\x1b[31m"), UnknownUnitError("a\nb", "c\u2028d")):
+        assert len(str(error).splitlines()) == 1
+        assert "\x1b" not in str(error)
