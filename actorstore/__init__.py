@@ -1,9 +1,10 @@
 """The live state of an orchestration run, held by one actor.
 
-Any process may feed it; everyone else gets copies. Start with the constructors of
-`Event`.
+Any process may feed it; everyone else gets copies. Start with `Store`, and with
+the constructors of `Event`.
 """
 
+from actorstore.actor import StoreActor
 from actorstore.answers import (
     Cursor,
     FlushResult,
@@ -21,6 +22,7 @@ from actorstore.answers import (
     UnitStatus,
     Update,
 )
+from actorstore.api import StateStore
 from actorstore.errors import (
     ActorStoreError,
     ActorThreadError,
@@ -33,6 +35,7 @@ from actorstore.errors import (
     UnknownUnitError,
 )
 from actorstore.event import Event
+from actorstore.store import Store
 
 __version__ = "0.1.0"
 
@@ -52,7 +55,10 @@ __all__ = [
     "RunInfo",
     "RunStatus",
     "StateSnapshot",
+    "StateStore",
     "StateSummary",
+    "Store",
+    "StoreActor",
     "StoreClosedError",
     "StoreFailedError",
     "StoreStats",

@@ -1,0 +1,339 @@
+"""The actor that owns the state: the server half of a store.
+
+One thread takes what lies in the intake and applies it, and answers questions
+in between; nothing else ever touches the state, so there is nothing to lock.
+Every question is answered after all that lay in the intake when it was reached,
+so whoever asks sees what he handed over before.
+
+`StoreActor` is an ordinary pykka actor: `StoreActor.start().proxy()` works. A
+`Store` speaks to it through a `Mailbox`, with messages of its own, because some
+questions are answered later, and some answers go to an event loop.
+
+Only this module and the mailbox know pykka.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import groupby
+from typing import Any, Final, NamedTuple, TypeVar, cast
+
+import msgspec
+import pykka
+
+from actorstore.answers import (
+    Cursor,
+    FlushResult,
+    GraphData,
+    Rejection,
+    RunInfo,
+    StateSnapshot,
+    StoreStats,
+    Update,
+)
+from actorstore.errors import (
+    InvalidEventError,
+    StoreClosedError,
+    StoreFailedError,
+)
+from actorstore.event import Event
+from actorstore.intake import Intake, Item, Receiver
+from actorstore.run import Draft, GraphParts
+from actorstore.state import State
+from actorstore.text import clean
+from actorstore.wire import SHOWN_CHARS, Chunk, chunks, decode
+
+T = TypeVar("T")
+logger = logging.getLogger("actorstore")
+
+LATER: Final = object()
+"""What a question returns that is to be asked again after the next change."""
+
+
+class Standing(NamedTuple):
+    """What a subscriber has seen: of which run, up to which cursor, and whether a producer was connected."""
+
+    run: str | None
+    cursor: Cursor
+    connected: bool
+
+
+class Question(NamedTuple):
+    """A message: ask this of the actor, in its thread, and hand the answer to the receiver."""
+
+    ask: Callable[[StoreActor], object]
+    receiver: Receiver
+
+
+class Forget(NamedTuple):
+    """A message: nobody waits for this answer any more."""
+
+    receiver: Receiver
+
+
+class Wake(NamedTuple):
+    """A message: events lie in the intake."""
+
+
+WAKE: Final = Wake()
+
+
+class Board:
+    """What the actor leaves where others can see it: the last snapshot of each run, and its last state."""
+
+    def __init__(self) -> None:
+        self.snapshots: dict[str | None, StateSnapshot] = {}
+        self.version = 0
+        self.last: State | None = None  # what the actor left when it stopped
+        self.reading = threading.Lock()  # of those who read what it left
+
+
+class StoreActor(pykka.ThreadingActor):
+    """Owns the state of all runs of one store.
+
+    Args:
+        intake: Where events are handed over; one of its own, where not given.
+        board: Where snapshots are left for others; one of its own, where not given.
+    """
+
+    use_daemon_thread = True  # a store that nobody closed must not keep the interpreter alive
+
+    def __init__(self, intake: Intake | None = None, board: Board | None = None) -> None:
+        super().__init__()
+        self._intake = intake or Intake()
+        self._intake.attach(self._wake)
+        self._state = State(secrets.token_hex(8))
+        self._board = board or Board()
+        self._connected = False
+        self._faults = 0
+        self._lines = 0  # given to handle_lines so far
+        self._max_line_bytes = self._intake.max_line_bytes
+        self._waiting: list[Question] = []
+
+    @staticmethod
+    def _create_actor_inbox() -> Any:
+        # Unlike Queue, SimpleQueue may be put to from a finalizer that interrupts a put.
+        return queue.SimpleQueue()
+
+    # For everybody, through a pykka proxy.
+
+    def handle_event(self, event: Event) -> None:
+        """Apply an event; one that is wrong is counted as rejected, and never raises here."""
+        try:
+            self._intake.put(event)
+        except TypeError as error:
+            self._reject(error)
+        self._work()
+
+    def handle_lines(self, data: bytes) -> None:
+        """Apply whole lines; those that are wrong are counted as rejected, and never raise here."""
+        try:
+            for chunk in chunks(data):
+                self._intake.put_chunk(chunk)
+                self._work()
+        except TypeError as error:
+            self._reject(error)
+
+    def snapshot(self, run: str | None = None) -> StateSnapshot:
+        """Return a run; see `Store.snapshot`."""
+        self._work()
+        snapshot = self._board.snapshots[run] = self._state.snapshot(run, self._connected)
+        return snapshot
+
+    def graph(self, run: str | None = None) -> GraphData | None:
+        """Return the graph of a run; see `Store.graph`."""
+        parts = self.graph_parts(run)
+        return parts.data() if parts else None
+
+    def runs(self) -> tuple[RunInfo, ...]:
+        """Return all runs; see `Store.runs`."""
+        self._work()
+        return self._state.infos()
+
+    def update(self, run: str | None = None, since: Cursor | None = None) -> Update:
+        """Return what changed since the cursor; see `Store.subscribe`."""
+        return self.draft(run, since).finish()
+
+    def set_connected(self, connected: bool) -> None:
+        """Say whether a producer is connected."""
+        self._work()
+        if connected != self._connected:
+            self._connected = connected
+            self._board.snapshots.clear()
+            self._ask_again()
+
+    def reset(self, run: str = "") -> None:
+        """Set a run back to waiting; see `Store.reset`. A run that is none is counted as rejected."""
+        try:
+            self.handle_event(Event.orch_reset(run=run))
+        except InvalidEventError as error:
+            self._reject(error)
+
+    def flush(self) -> FlushResult:
+        """Return what became of everything handed over so far; see `Store.flush`."""
+        self._work()
+        return FlushResult(self._state.version, self._intake.rejected)
+
+    def stats(self) -> StoreStats:
+        """Return how the store is doing; see `Store.stats`."""
+        self._work()
+        intake, state = self._intake, self._state
+        return StoreStats(
+            state.version,
+            state.version,
+            intake.rejected,
+            state.unknown_units,
+            self._faults,
+            intake.pending(),
+            intake.last_rejections(),
+        )
+
+    # For the mailbox: answers that are finished by whoever asked, or given later.
+
+    def graph_parts(self, run: str | None) -> GraphParts | None:
+        """Return the parts of a graph, for the caller to put together."""
+        self._work()
+        return self._state.graph(run)
+
+    def draft(self, run: str | None, since: Cursor | None) -> Draft:
+        """Return an update, for the caller to finish."""
+        self._work()
+        return self._state.update(run, since, self._connected)
+
+    def next_draft(self, seen: Standing) -> object:
+        """Return the next update, or `LATER` where nothing has changed."""
+        if seen.connected == self._connected and not self._state.has_news(seen.run, seen.cursor):
+            return LATER
+        return self._state.update(seen.run, seen.cursor, self._connected)
+
+    def ended(self, run: str | None) -> object:
+        """Return the run once it has ended, and `LATER` until then."""
+        if not self._state.run(run).status.ended:
+            return LATER
+        return self._state.snapshot(run, self._connected)
+
+    # The loop.
+
+    def on_start(self) -> None:
+        """Make the thread known, so that it is not made to wait for itself."""
+        self._intake.actor_thread = threading.current_thread()
+
+    def on_receive(self, message: Any) -> None:
+        """Handle a message of the mailbox; an error would be a bug, and the end of this actor."""
+        try:
+            self._receive(message)
+        except Exception:
+            self._end(StoreFailedError)
+            raise
+        except BaseException as error:
+            self._end(StoreFailedError)
+            raise RuntimeError("exits are for threads of their own") from error  # pykka would stop all actors
+
+    def _receive(self, message: Any) -> None:
+        match message:
+            case Wake():
+                self._work()
+                if not self._intake.rest():
+                    self.actor_ref.tell(WAKE)
+            case Question():
+                self._work()
+                self._ask(message)
+            case Forget():
+                self._waiting = [
+                    question for question in self._waiting if question.receiver is not message.receiver
+                ]
+            case _:
+                with suppress(Exception):
+                    logger.warning("a store's actor got a message that it does not know: %s", type(message))
+
+    def on_stop(self) -> None:
+        """Apply what was handed over, give the last answers, and refuse the rest."""
+        self._end(StoreClosedError)
+
+    def on_failure(self, *_: Any) -> None:
+        """Refuse everything: the actor has died of an error."""
+        self._end(StoreFailedError)
+
+    def _reject(self, error: Exception) -> None:
+        self._intake.reject(Rejection(clean(str(error), SHOWN_CHARS), ""))
+
+    def _wake(self) -> None:
+        with suppress(pykka.ActorDeadError):  # whoever hands over then finds the intake closed
+            self.actor_ref.tell(WAKE)
+
+    def _work(self) -> None:
+        """Apply what lies in the intake, let a producer in, and ask again what was left open."""
+        items, only_events = self._intake.take()
+        if items:
+            self._handle(items, only_events)
+        self._intake.let_in()
+        if items and self._waiting:
+            self._ask_again()
+
+    def _handle(self, items: list[Item], only_events: bool) -> None:
+        if only_events:
+            self._apply(cast(list[Event], items))
+            return
+        for is_event, group in groupby(items, key=_is_event):
+            if is_event:
+                self._apply(cast(list[Event], list(group)))
+                continue
+            for item in group:
+                self._handle_lines(cast(bytes | Chunk, item))
+
+    def _handle_lines(self, lines: bytes | Chunk) -> None:
+        chunk = lines if isinstance(lines, Chunk) else decode(lines, self._max_line_bytes)
+        for rejection in chunk.rejections:
+            line = self._lines + (rejection.line or 0)
+            self._intake.reject(msgspec.structs.replace(rejection, line=line))
+        self._lines += chunk.lines
+        self._apply(chunk.events)
+
+    def _apply(self, events: list[Event]) -> None:
+        self._state.apply(events)
+        self._board.version = self._state.version
+        if self._state.faults:
+            faults, self._state.faults = self._state.faults, []
+            self._faults += len(faults)
+            with suppress(Exception):
+                logger.error(
+                    "%d events whose rule failed are counted, and their effect may be incomplete; the first: "
+                    "%r at version %d",
+                    len(faults),
+                    faults[0].event,
+                    faults[0].version,
+                    exc_info=faults[0].error,
+                )
+
+    def _ask(self, question: Question) -> None:
+        try:
+            answer = question.ask(self)
+        except BaseException as error:
+            question.receiver.fail(error)
+        else:
+            if answer is LATER:
+                self._waiting.append(question)
+            else:
+                question.receiver.set(answer)
+
+    def _ask_again(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for question in waiting:
+            self._ask(question)
+
+    def _end(self, error: type[StoreClosedError]) -> None:
+        self._handle(*self._intake.close(error))
+        self._ask_again()
+        self._board.last = self._state
+        for question in self._waiting:
+            question.receiver.fail(error())
+        self._waiting = []
+
+
+def _is_event(item: Item) -> bool:
+    return type(item) is Event

@@ -1,0 +1,182 @@
+"""The store for asyncio: the same names, awaitable, and never a blocked event loop.
+
+The actor answers an event loop as it answers a thread; only the receiver
+differs. Importing this imports asyncio, so `Store.aio` imports it late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar, cast
+
+from actorstore.actor import Standing, StoreActor
+from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
+from actorstore.errors import StoreClosedError, StoreFailedError, StoreTimeoutError, noted
+from actorstore.event import Event
+from actorstore.intake import Intake
+from actorstore.mailbox import ANSWER_SECONDS, POLL_SECONDS, Mailbox
+from actorstore.run import Draft
+from actorstore.wire import CHUNK_BYTES, chunks
+
+T = TypeVar("T")
+
+
+class LoopReply:
+    """The receiver for a coroutine that awaits.
+
+    The loop may be gone, or the coroutine cancelled, by the time of the answer.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[object] = self._loop.create_future()
+
+    def set(self, value: object) -> bool:
+        """Hand the answer over to the loop; `False` where the loop is closed."""
+        return self._send(value, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Hand an error over to the loop."""
+        self._send(None, error)
+
+    def _send(self, value: object, error: BaseException | None) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(self._settle, value, error)
+        except RuntimeError:
+            return False
+        return True
+
+    def _settle(self, value: object, error: BaseException | None) -> None:
+        if self.future.done():
+            return
+        if error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(value)
+
+
+class AsyncStore:
+    """A `Store` for coroutines: each method does what the one of its name in `Store` does.
+
+    Got from `Store.aio`; the store itself opens and closes as ever.
+    """
+
+    def __init__(self, intake: Intake, mailbox: Mailbox, close: Callable[[float | None], None]) -> None:
+        self._intake = intake
+        self._mailbox = mailbox
+        self._close = close
+
+    async def handle_event(self, event: Event) -> None:
+        """Hand one event over; awaits only while intake is full."""
+        await self._put(self._intake.put, event, len(getattr(event, "payload", b"")))
+
+    async def handle_lines(self, data: bytes) -> None:
+        """Hand whole NDJSON lines over; awaits while intake is full, and lets others run in between."""
+        self._intake.check_open()
+        for chunk in chunks(data):
+            await self._put(self._intake.put_chunk, chunk, len(chunk))
+            await asyncio.sleep(0)
+
+    @asynccontextmanager
+    async def unit(self, id: str, *, run: str = "") -> AsyncIterator[None]:
+        """Report a unit around a block: started; then completed, or failed, and the error goes on."""
+        await self.handle_event(Event.unit_started(id, run=run))
+        try:
+            yield
+        except BaseException as error:
+            with noted(error):
+                self._intake.put(Event.unit_failed(id, error, run=run))  # a cancelled task cannot await
+            raise
+        await self.handle_event(Event.unit_completed(id, run=run))
+
+    async def set_connected(self, connected: bool) -> None:
+        """Say whether a producer is connected."""
+        await self._ask(lambda actor: actor.set_connected(connected), ANSWER_SECONDS)
+
+    async def reset(self, run: str = "") -> None:
+        """Hand over `orch.reset`: the run goes back to waiting."""
+        await self.handle_event(Event.orch_reset(run=run))
+
+    async def flush(self, timeout: float | None = None) -> FlushResult:
+        """Wait until all that was handed over is applied, and say what became of it."""
+        return await self._ask(lambda actor: actor.flush(), timeout)
+
+    async def snapshot(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> StateSnapshot:
+        """Return the run as it stands between two events."""
+        kept = self._mailbox.kept(run)
+        if kept is not None:
+            return kept
+        return await self._ask(lambda actor: actor.snapshot(run), timeout)
+
+    async def graph(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> GraphData | None:
+        """Return the dependency graph of the run, or `None` where none has arrived."""
+        parts = await self._ask(lambda actor: actor.graph_parts(run), timeout)
+        return await asyncio.to_thread(parts.data) if parts else None
+
+    async def runs(self, *, timeout: float = ANSWER_SECONDS) -> tuple[RunInfo, ...]:
+        """Return all runs, in the order in which they were created."""
+        return await self._ask(lambda actor: actor.runs(), timeout)
+
+    async def subscribe(
+        self, run: str | None = None, *, since: Cursor | None = None
+    ) -> AsyncIterator[Update]:
+        """Follow a run: first all of it, or what changed since the cursor; then what changes, as it does."""
+        draft: Draft | None = await self._ask(lambda actor: actor.draft(run, since), None)
+        while draft is not None:
+            update = await asyncio.to_thread(draft.finish) if draft.costly else draft.finish()
+            yield update
+            seen = Standing(run, update.cursor, update.connected)
+            try:
+                draft = cast(Draft, await self._ask(partial(StoreActor.next_draft, seen=seen), None))
+            except StoreFailedError:
+                raise
+            except StoreClosedError:
+                draft = self._mailbox.last_draft(seen)
+
+    async def wait(self, run: str | None = None, *, timeout: float | None = None) -> StateSnapshot:
+        """Wait until the run has ended, and return it."""
+        return cast(StateSnapshot, await self._ask(lambda actor: actor.ended(run), timeout))
+
+    async def stats(self) -> StoreStats:
+        """Return how the store is doing."""
+        return await self._ask(lambda actor: actor.stats(), ANSWER_SECONDS)
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Apply all that was handed over, and stop the store."""
+        await asyncio.to_thread(self._close, timeout)
+
+    async def __aenter__(self) -> AsyncStore:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _put(self, put: Callable[[T], bool], thing: T, size: int) -> None:
+        """Hand over, in a thread where decoding would hold the loop up, and wait for room."""
+        full = await asyncio.to_thread(put, thing) if size > CHUNK_BYTES else put(thing)
+        receiver = LoopReply()
+        if full and self._intake.queue_up(receiver):
+            try:
+                await receiver.future
+            finally:
+                self._intake.leave_queue(receiver)
+
+    async def _ask(self, question: Callable[[StoreActor], T], timeout: float | None) -> T:
+        self._intake.check_open()
+        receiver = LoopReply()
+        self._mailbox.send(question, receiver)
+        try:
+            async with asyncio.timeout(timeout):
+                while not receiver.future.done():
+                    await asyncio.wait([receiver.future], timeout=POLL_SECONDS)
+                    if not receiver.future.done() and not self._mailbox.is_alive():
+                        raise self._mailbox.closed_error()
+                return cast(T, receiver.future.result())
+        except TimeoutError:
+            raise StoreTimeoutError(timeout or 0, self._intake.pending()) from None
+        finally:
+            if not receiver.future.done():
+                self._mailbox.forget(receiver)

@@ -1,0 +1,146 @@
+"""The way to a running actor: questions go out, answers come back, pykka's errors become ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, TypeVar, cast
+
+import pykka
+
+from actorstore.actor import Board, Forget, Question, Standing, StoreActor
+from actorstore.answers import StateSnapshot
+from actorstore.errors import StoreClosedError, StoreTimeoutError
+from actorstore.intake import Intake, Receiver, Reply
+from actorstore.run import Draft
+
+T = TypeVar("T")
+
+ANSWER_SECONDS: Final = 5.0
+"""How long a question waits for its answer, unless it is told otherwise."""
+
+POLL_SECONDS: Final = 0.5
+"""How often one who waits looks whether the actor is still alive."""
+
+
+class Mailbox:
+    """The way to a running actor: what goes wrong there comes back as an error of ours.
+
+    Args:
+        intake: Where the actor takes its events from.
+    """
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._board = Board()
+        self._ref = StoreActor.start(intake, self._board)
+
+    def ask(self, question: Callable[[StoreActor], T], timeout: float | None) -> T:
+        """Ask the actor, and wait for the answer.
+
+        Args:
+            question: Called with the actor, in its thread; may return `LATER`.
+            timeout: Seconds to wait; `None` waits until the store is closed.
+
+        Raises:
+            StoreTimeoutError: The answer did not come in time.
+            StoreClosedError: The store is closed, or was while this waited.
+        """
+        self._intake.check_open()
+        self._intake.check_thread()
+        reply = Reply()
+        self.send(question, reply)
+        try:
+            self._await(reply, timeout)
+        except BaseException:
+            self.forget(reply)
+            raise
+        return cast(T, reply.result())
+
+    def _await(self, reply: Reply, timeout: float | None) -> None:
+        until = None if timeout is None else time.monotonic() + timeout
+        while not reply.wait(POLL_SECONDS if until is None else self._slice(until)):
+            if not self._ref.is_alive() and not reply.wait(POLL_SECONDS):
+                raise self.closed_error()
+            if until is not None and time.monotonic() >= until:
+                raise StoreTimeoutError(timeout or 0, self._intake.pending())
+
+    def kept(self, run: str | None) -> StateSnapshot | None:
+        """Return the last snapshot of a run where it still holds, without waking the actor.
+
+        While intake is idle, all that this caller handed over is applied; and
+        where the version has not moved since the snapshot was made, nothing has
+        changed. So whoever looks at an idle store disturbs nobody.
+
+        Raises:
+            StoreClosedError: The store is closed.
+        """
+        if not self._intake.idle:
+            return None
+        kept = self._board.snapshots.get(run)
+        if kept is None or kept.version != self._board.version:
+            return None
+        self._intake.check_open()
+        self._intake.check_thread()
+        return kept
+
+    def last_draft(self, seen: Standing) -> Draft | None:
+        """Return what a subscriber of a store that was closed has not seen yet, if anything."""
+        state = self._board.last
+        if state is None:
+            return None
+        with self._board.reading:
+            if not state.has_news(seen.run, seen.cursor):
+                return None
+            return state.update(seen.run, seen.cursor, seen.connected)
+
+    def send(self, question: Callable[[StoreActor], object], receiver: Receiver) -> None:
+        """Ask the actor, and have the answer sent to the receiver.
+
+        Raises:
+            StoreClosedError: The actor takes no questions any more.
+        """
+        try:
+            self._ref.tell(Question(question, receiver))
+        except pykka.ActorDeadError:
+            raise self.closed_error() from None
+
+    def forget(self, receiver: Receiver) -> None:
+        """Tell the actor that nobody waits for this answer any more."""
+        with suppress(pykka.ActorDeadError):
+            self._ref.tell(Forget(receiver))
+
+    def is_alive(self) -> bool:
+        """Whether the actor still takes messages."""
+        return self._ref.is_alive()
+
+    def closed_error(self) -> StoreClosedError:
+        """Return the error that says why nothing is taken any more."""
+        return (self._intake.closed or StoreClosedError)()
+
+    def stop(self) -> None:
+        """Have the actor apply what was handed over and stop; does not wait."""
+        self._ref.stop(block=False)
+
+    def join(self, timeout: float | None) -> None:
+        """Have the actor stop, and wait until it has.
+
+        Raises:
+            StoreTimeoutError: It is still at work.
+        """
+        self._intake.check_thread()
+        until = None if timeout is None else time.monotonic() + timeout
+        try:
+            self._ref.stop(timeout=timeout)
+        except pykka.Timeout:
+            raise StoreTimeoutError(timeout or 0, self._intake.pending()) from None
+        thread = self._intake.actor_thread
+        if thread is not None:
+            thread.join(None if until is None else max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                raise StoreTimeoutError(timeout or 0, self._intake.pending())
+
+    @staticmethod
+    def _slice(until: float) -> float:
+        return max(0.0, min(POLL_SECONDS, until - time.monotonic()))
