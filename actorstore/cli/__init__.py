@@ -1,0 +1,103 @@
+"""The command line: `actorstore COMMAND ...`, also as `python -m actorstore`.
+
+A command is a module here that has `configure(parser)`, which adds its
+arguments, and `run(args)`, which returns the exit code. It is imported when it
+is called, so that none pays for the imports of another.
+
+Exit codes: 0; 1 a run failed; 2 the input or the call was wrong; 128 + n ended
+by signal n (130 is Ctrl-C); 141 whoever read the output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from actorstore import __version__
+
+COMMANDS: Final = {
+    "replay": "show what event logs and recorded workflows tell",
+}
+"""Name of a command, and of its module -> what it does."""
+
+INTERRUPTED: Final = 128 + signal.SIGINT
+"""The exit code of a command that Ctrl-C has ended."""
+
+UNREAD: Final = 141
+"""The exit code of a command whose output nobody reads any more: 128 + SIGPIPE, as shells count."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command, and return its exit code.
+
+    Args:
+        argv: The arguments; those of the process, where not given.
+    """
+    if argv is None:  # the process is ours
+        argv = sys.argv[1:]
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            signal.signal(number, _leave)  # as Ctrl-C does: nothing stays behind, and the cursor comes back
+    arguments = list(argv)
+    logger = logging.getLogger("actorstore")
+    if not logger.hasHandlers():
+        logger.addHandler(logging.NullHandler())  # commands say what was rejected themselves
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        args = _parser(arguments).parse_args(arguments)
+        code = int(importlib.import_module(f"actorstore.cli.{args.command}").run(args))
+        sys.stdout.flush()
+    except SystemExit as leaving:  # argparse has said why
+        return leaving.code if isinstance(leaving.code, int) else 2
+    except BrokenPipeError:
+        _let_go_of_stdout()
+        return UNREAD
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser; only the command that is called brings its arguments."""
+    parser = argparse.ArgumentParser(
+        prog="actorstore",
+        description="The live state of an orchestration run.",
+        epilog=(
+            "examples:\n"
+            "  actorstore replay events.ndjson       what an event log tells\n"
+            "  actorstore replay --help              more about a command"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"actorstore {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    called = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == called:
+            importlib.import_module(f"actorstore.cli.{name}").configure(command)
+    return parser
+
+
+def _leave(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _let_go_of_stdout() -> None:
+    """Point standard output to nowhere, so that the interpreter's last flush of it cannot fail."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
