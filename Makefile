@@ -1,14 +1,17 @@
-# make test needs Python 3.11 or newer with pip and venv, and nothing else.
+# make demo and make test need Python 3.11 or newer with pip and venv, and nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := actorstore tests
+SOURCES := actorstore tests docs
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint clean
+.PHONY: help demo test lint clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile
+
+demo: $(VENV)/demo  ## compile the standard library, and watch the run
+	$(BIN)/actorstore demo
 
 test: $(VENV)/test  ## run the tests
 	$(BIN)/python -m pytest -q
@@ -26,6 +29,10 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "actorstore needs Python 3.11 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
 
 $(VENV)/test $(VENV)/lint: $(VENV)/%: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'

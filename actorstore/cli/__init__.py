@@ -24,6 +24,7 @@ from typing import Final
 from actorstore import __version__
 
 COMMANDS: Final = {
+    "demo": "compile the standard library with worker processes, and watch",
     "replay": "show what event logs and recorded workflows tell",
 }
 """Name of a command, and of its module -> what it does."""
@@ -73,6 +74,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         description="The live state of an orchestration run.",
         epilog=(
             "examples:\n"
+            "  actorstore demo                       a real run, on any machine\n"
             "  actorstore replay events.ndjson       what an event log tells\n"
             "  actorstore replay --help              more about a command"
         ),
