@@ -90,6 +90,7 @@ class Board:
         self.snapshots: dict[str | None, StateSnapshot] = {}
         self.version = 0
         self.last: State | None = None  # what the actor left when it stopped
+        self.connected = False  # as it was then
         self.reading = threading.Lock()  # of those who read what it left
 
 
@@ -329,7 +330,7 @@ class StoreActor(pykka.ThreadingActor):
     def _end(self, error: type[StoreClosedError]) -> None:
         self._handle(*self._intake.close(error))
         self._ask_again()
-        self._board.last = self._state
+        self._board.last, self._board.connected = self._state, self._connected
         for question in self._waiting:
             question.receiver.fail(error())
         self._waiting = []

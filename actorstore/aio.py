@@ -134,7 +134,7 @@ class AsyncStore:
             except StoreFailedError:
                 raise
             except StoreClosedError:
-                draft = self._mailbox.last_draft(seen)
+                draft = await asyncio.to_thread(self._mailbox.last_draft, seen)
 
     async def wait(self, run: str | None = None, *, timeout: float | None = None) -> StateSnapshot:
         """Wait until the run has ended, and return it."""

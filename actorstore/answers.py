@@ -209,7 +209,7 @@ class GraphProblem(Answer, frozen=True):
             case "duplicate_id":
                 return f"two nodes have the id {ids[0]}; the first one counts"
             case _:
-                return "the levels do not hold every node once; they were computed from the edges"
+                return "the levels do not hold each node once, above all it depends on; they were computed"
 
 
 class GraphData(Answer, frozen=True):

@@ -122,7 +122,7 @@ class StoreClosedError(ActorStoreError, RuntimeError):
     """Raised by every call after `close()`; what was handed over before it has been applied."""
 
     def __str__(self) -> str:
-        return "the store is closed; this call changed nothing"
+        return "the store is closed, and this call changed nothing; close it later, or make a new one"
 
 
 class StoreFailedError(StoreClosedError):

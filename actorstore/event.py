@@ -1,8 +1,9 @@
 """The event: a fact about a run, past tense, and the only thing that changes state.
 
-An `Event` is valid from the moment it exists. Built by hand it is checked where
-it is built, so the error points at the line that made the mistake; decoded from
-a line it is checked by the decoder (`actorstore.wire`). Nobody checks again.
+The fields of an `Event` are valid from the moment it exists. Built by hand they
+are checked where it is built, so the error points at the line that made the
+mistake; decoded from a line they are checked by the decoder (`actorstore.wire`).
+Nobody checks again. What a payload says is read when the event is handed over.
 
 Reading order: the fields of `Event`, then its constructors in the order of the
 rules in `actorstore.state`.
@@ -234,7 +235,9 @@ def explain(error: Exception) -> str:
         return "not valid UTF-8"
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    text, _, path = str(error).partition(" - at `$")
+    text, place, path = str(error).rpartition(" - at `$")
+    if not place:
+        return path
     path = path.rstrip("`").lstrip(".")
     return f"{path}: {text[0].lower()}{text[1:]}" if path else text
 
@@ -294,6 +297,10 @@ def _compact(payload: object) -> msgspec.Raw:
 
 def _graph_payload(graph: GraphData | Mapping[str, Iterable[str]]) -> dict[str, Any]:
     if not isinstance(graph, Mapping):
+        if not hasattr(graph, "nodes"):
+            raise InvalidEventError(
+                f"graph: expected a mapping of unit to the units it depends on, or GraphData, got {graph!r}"
+            )
         return {
             "nodes": [
                 {name: value for name in node.__struct_fields__ if (value := getattr(node, name)) is not None}
@@ -313,6 +320,6 @@ def _graph_payload(graph: GraphData | Mapping[str, Iterable[str]]) -> dict[str, 
 
 
 def _ids(units: Iterable[str]) -> list[str]:
-    if isinstance(units, str):
-        raise InvalidEventError(f"depends_on: expected a list of unit ids, got the one string {units!r}")
+    if isinstance(units, str) or not isinstance(units, Iterable):
+        raise InvalidEventError(f"depends_on: expected a list of unit ids, got {units!r}")
     return list(units)

@@ -24,9 +24,9 @@ def build(
     Args:
         nodes: In the order of the units; of two with one id the first counts.
         edges: `from_` depends on `to`; kept as they are, and judged in `problems`.
-        levels: Ids by level. Taken where it holds every node exactly once,
-            otherwise computed: one more than the highest level depended on,
-            and one level for all units of a circle.
+        levels: Ids by level. Taken where it holds every node exactly once and
+            above all that it depends on, otherwise computed: one more than the
+            highest level depended on, and one level for all units of a circle.
     """
     nodes, edges = tuple(nodes), tuple(edges)
     given = tuple(map(tuple, levels))
@@ -43,11 +43,12 @@ def build(
             for node in nodes
             if known.setdefault(node.id, node) is not node
         ]
-    computed, circles = _ranks(known, _sound_edges(known, edges, problems))
+    depends_on = _sound_edges(known, edges, problems)
+    computed, circles = _ranks(known, depends_on)
     problems += [GraphProblem("cycle", tuple(circle)) for circle in circles]
-    if given and not fits:
-        problems.append(GraphProblem("levels", ()))
-    if not (given and fits):
+    if not (given and fits and _leads_down(depends_on, rank, computed)):
+        if given:
+            problems.append(GraphProblem("levels", ()))
         rank, given = computed, _by_level(computed)
     return GraphData(_at_levels(known.values(), rank), edges, given, tuple(problems))
 
@@ -56,7 +57,7 @@ def extend(graph: GraphData, added: Iterable[tuple[str, int, Sequence[str]]]) ->
     """Add units that were found while the run was under way.
 
     Args:
-        graph: The graph so far; its nodes keep their levels.
+        graph: The graph so far; its nodes keep their levels, unless they waited for what is added.
         added: Id, number of tasks, and ids depended on, of each new unit.
     """
     rank = {node.id: node.level for node in graph.nodes}
@@ -70,11 +71,11 @@ def extend(graph: GraphData, added: Iterable[tuple[str, int, Sequence[str]]]) ->
     levels = [*map(list, graph.levels), *([] for _ in range(height - len(graph.levels)))]
     for node in nodes[len(graph.nodes) :]:
         levels[node.level].append(node.id)
-    problems = [problem for problem in graph.problems if problem.kind in ("duplicate_id", "levels")]
-    known = {node.id: node for node in nodes}
-    _, circles = _ranks(known, _sound_edges(known, tuple(edges), problems))
-    problems += [GraphProblem("cycle", tuple(circle)) for circle in circles]
-    return GraphData(tuple(nodes), tuple(edges), tuple(map(tuple, levels)), tuple(problems))
+    grown = build(nodes, edges, levels)
+    if any(problem.kind == "levels" for problem in grown.problems):
+        grown = build(nodes, edges)  # a unit came that others had waited for
+    before = tuple(problem for problem in graph.problems if problem.kind in ("duplicate_id", "levels"))
+    return GraphData(grown.nodes, grown.edges, grown.levels, before + grown.problems)
 
 
 def _all_lead_down(edges: Iterable[GraphEdge], rank: Mapping[str, int]) -> bool:
@@ -89,6 +90,17 @@ def _all_lead_down(edges: Iterable[GraphEdge], rank: Mapping[str, int]) -> bool:
     except KeyError:
         return False
     return True
+
+
+def _leads_down(
+    depends_on: Mapping[str, Sequence[str]], rank: Mapping[str, int], computed: Mapping[str, int]
+) -> bool:
+    """Whether every sound edge leads to a lower level, and a circle stands on one."""
+    return all(
+        rank[id] == rank[other] if computed[id] == computed[other] else rank[id] > rank[other]
+        for id, others in depends_on.items()
+        for other in others
+    )
 
 
 def _at_levels(nodes: Iterable[GraphNode], rank: Mapping[str, int]) -> tuple[GraphNode, ...]:

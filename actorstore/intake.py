@@ -41,8 +41,9 @@ from actorstore.text import clean
 from actorstore.wire import CHUNK_BYTES, MAX_LINE_BYTES, SHOWN_CHARS, Chunk, decode
 
 MAX_EVENTS: Final = 4096
-"""Events that may lie here before producers wait: a snapshot waits 2 ms behind
-as many, and 350 ms behind 65,536 (benchmarks/bench_latency.py)."""
+"""Events that may lie here before producers wait. Behind as many a snapshot
+waits some milliseconds, behind 65,536 over a hundred; a bound of 1,024 makes
+producers and actor take turns four times as often (benchmarks/bench_latency.py)."""
 
 MAX_BYTES: Final = 1 << 19
 """Bytes of lines, payloads and errors that may lie here before producers wait."""

@@ -87,13 +87,14 @@ class Mailbox:
 
     def last_draft(self, seen: Standing) -> Draft | None:
         """Return what a subscriber of a store that was closed has not seen yet, if anything."""
-        state = self._board.last
-        if state is None:
+        self._has_ended()  # it may still be applying its last events
+        board = self._board
+        if board.last is None:
             return None
-        with self._board.reading:
-            if not state.has_news(seen.run, seen.cursor):
+        with board.reading:
+            if board.connected == seen.connected and not board.last.has_news(seen.run, seen.cursor):
                 return None
-            return state.update(seen.run, seen.cursor, seen.connected)
+            return board.last.update(seen.run, seen.cursor, board.connected)
 
     def send(self, question: Callable[[StoreActor], object], receiver: Receiver) -> None:
         """Ask the actor, and have the answer sent to the receiver.
@@ -131,15 +132,18 @@ class Mailbox:
         """
         self._intake.check_thread()
         until = None if timeout is None else time.monotonic() + timeout
-        try:
-            self._ref.stop(timeout=timeout)
-        except pykka.Timeout:
-            raise StoreTimeoutError(timeout or 0, self._intake.pending()) from None
-        thread = self._intake.actor_thread
-        if thread is not None:
-            thread.join(None if until is None else max(0.0, until - time.monotonic()))
-            if thread.is_alive():
-                raise StoreTimeoutError(timeout or 0, self._intake.pending())
+        self.stop()
+        if not self._has_ended(until):
+            raise StoreTimeoutError(timeout or 0, self._intake.pending())
+
+    def _has_ended(self, until: float | None = None) -> bool:
+        """Wait until the actor's thread has ended, or it is so late."""
+        while (thread := self._intake.actor_thread) is None:  # it has not made itself known yet
+            if until is not None and time.monotonic() >= until:
+                return False
+            time.sleep(0.001)
+        thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        return not thread.is_alive()
 
     @staticmethod
     def _slice(until: float) -> float:

@@ -119,11 +119,11 @@ def read_payload(event: Event) -> Any:
         InvalidEventError: The payload is not what its event needs.
     """
     raw = event.payload
-    decode = PAYLOADS.get(event.type)
-    if decode is None or raw is ABSENT:
-        return raw
-    if len(raw) == 4 and bytes(raw) == b"null":
+    if raw is ABSENT or (len(raw) == 4 and bytes(raw) == b"null"):
         return ABSENT
+    decode = PAYLOADS.get(event.type)
+    if decode is None:
+        return raw
     try:
         return decode(raw)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:

@@ -1,7 +1,7 @@
 """NDJSON in: bytes become checked events, and what is wrong becomes a reason.
 
-One call decodes a whole chunk, about 70 KB at a time: small chunks are decoded
-almost twice as fast as large ones, because the events of one are gone from the
+One call decodes a whole chunk, 64 KiB at a time: small chunks are decoded up to
+twice as fast as large ones, because the events of one are gone from the
 processor's cache before the next one comes. A chunk that is not plainly good is
 taken line by line, so that a bad line harms no other.
 

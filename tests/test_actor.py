@@ -245,6 +245,15 @@ def test_many_who_wait_are_all_answered_by_one_event(store: Store) -> None:
     assert {snapshot.version for snapshot in results(waiting)} == {2}
 
 
+def test_a_change_of_connected_is_told_to_whoever_follows(store: Store) -> None:
+    updates = store.subscribe()
+    next(updates)
+    coming = spawn(next, updates)
+    wait_until(lambda: open_questions(store) == 1)
+    store.set_connected(True)
+    assert coming.result(SECONDS).connected is True
+
+
 # From inside the actor's own thread.
 
 

@@ -38,6 +38,7 @@ from tests.threads import (
     SECONDS,
     held,
     inbox,
+    is_idle,
     kill,
     open_questions,
     spawn,
@@ -402,7 +403,7 @@ def test_the_time_limit_of_the_caller_is_the_callers(store: Store) -> None:
 def test_a_snapshot_of_a_store_at_rest_needs_no_actor(store: Store) -> None:
     async def work() -> None:
         first = await store.aio.snapshot()
-        await until(lambda: store._intake.asleep)
+        await until(lambda: is_idle(store))
         with held(store):
             assert await store.aio.snapshot(timeout=0) is first
 
@@ -449,6 +450,7 @@ def test_a_producer_whose_loop_is_closed_while_it_waits_strands_nobody(
         del waiting
         gc.collect()
     behind.result(SECONDS)
+    gc.collect()
     assert store.flush(SECONDS).accepted == MAX_EVENTS + 1
 
 

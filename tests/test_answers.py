@@ -345,7 +345,7 @@ def test_a_repr_stays_on_one_line_whatever_the_text():
         (GraphProblem("duplicate_id", ("a",)), "two nodes have the id 'a'; the first one counts"),
         (
             GraphProblem("levels", ()),
-            "the levels do not hold every node once; they were computed from the edges",
+            "the levels do not hold each node once, above all it depends on; they were computed",
         ),
     ],
 )

@@ -822,6 +822,15 @@ def test_a_subscription_ends_with_its_store_after_the_last_change(whole: Any) ->
     assert list(updates) == []
 
 
+def test_the_last_change_may_be_one_of_connected(whole: Any) -> None:
+    feed(whole, orch_started(units("a")))
+    updates = whole.subscribe()
+    assert next(updates).connected is False
+    whole.set_connected(True)
+    whole.close()
+    assert [update.connected for update in updates] == [True]
+
+
 # For those that offer everything: the end of a run, and of a store.
 
 

@@ -404,3 +404,15 @@ def test_a_repr_is_one_line(event: Event):
 def test_an_event_whose_payload_is_open_has_a_repr_of_one_line_too(event: Event):
     assert repr(open_payload(event)).startswith(f"Event('{event.type}'")
     assert len(repr(open_payload(event)).splitlines()) == 1
+
+
+@pytest.mark.parametrize("graph", [[("a", "b")], {"a": None}, {"a": 5}, {"a": "bc"}, "a", 7])
+def test_a_graph_that_is_none_is_refused_with_what_it_ought_to_be(graph: object):
+    with pytest.raises(InvalidEventError, match=r"^(graph|depends_on): expected"):
+        Event.orch_started(graph)
+
+
+def test_the_reason_of_a_value_that_looks_like_a_place_names_the_true_place():
+    event = Event("orch.started", payload={"graph": {"nodes": [{"id": "a", "status": "x - at `$.y`"}]}})
+    with pytest.raises(InvalidEventError, match=r"graph\.nodes\[0\]\.status: invalid enum value"):
+        open_payload(event)

@@ -27,7 +27,7 @@ def test_the_pipeline_prints_the_state_of_every_unit() -> None:
         "error='1 failed'>",
         "fetch    complete",
         "clean    complete",
-        "train    failed    the model does not fit",
+        "train    failed    MemoryError: the model does not fit",
         "plot     complete",
         "publish  blocked",
     ]

@@ -109,15 +109,27 @@ def test_the_level_that_a_node_names_itself_gives_way_to_the_levels():
     assert graph.nodes == (GraphNode("a", 0, 3, UnitStatus.COMPLETE, 2),)
 
 
+def test_given_levels_do_not_hide_a_circle_whose_units_stand_on_one_level():
+    graph = drawn({"u0": ["u1"], "u1": ["u0"]}, levels=[["u0"], ["u1"]])
+    assert graph.levels == (("u0", "u1"),)
+    assert [problem.kind for problem in graph.problems] == ["cycle", "levels"]
+
+
+def test_given_levels_that_lead_up_are_computed():
+    graph = drawn({"a": ["b"], "b": []}, levels=[["a"], ["b"]])
+    assert graph.levels == (("b",), ("a",))
+    assert [problem.kind for problem in graph.problems] == ["levels"]
+
+
+def test_a_unit_that_others_waited_for_comes_below_them():
+    graph = extend(drawn({}), [("x", 0, ["y"]), ("y", 0, [])])
+    assert graph.levels == (("y",), ("x",))
+    assert graph.problems == ()
+
+
 def test_given_levels_do_not_hide_a_circle_on_one_level():
     graph = drawn(circle(2), levels=[["u0", "u1"]])
     assert graph.levels == (("u0", "u1"),)
-    assert problems(graph) == [("cycle", ("u0", "u1"))]
-
-
-def test_given_levels_do_not_hide_a_circle():
-    graph = drawn(circle(2), levels=[["u0"], ["u1"]])
-    assert graph.levels == (("u0",), ("u1",))
     assert problems(graph) == [("cycle", ("u0", "u1"))]
 
 

@@ -274,9 +274,11 @@ def test_many_producers_count_their_rejections_together(bench: Bench) -> None:
     assert bench.intake.rejected == 800
 
 
-def test_a_rejection_is_logged_with_reason_and_line(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rejection_is_logged_with_reason_and_line(
+    bench: Bench, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
     bench.intake.reject(Rejection("unit: expected `str`, got `int`", '{"unit":7}', 12))
-    bench.intake._logged_at = -1.0
+    clock.now += 1
     bench.intake.reject(Rejection("payload: not JSON", "Event('x')"))
     assert [(record.name, record.levelno, record.getMessage()) for record in caplog.records] == [
         ("actorstore", logging.WARNING, 'rejected line 12: unit: expected `str`, got `int`: {"unit":7}'),

@@ -18,6 +18,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from actorstore import (
     Event,
     ForkedStoreError,
     Store,
+    StoreActor,
     StoreClosedError,
     StoreTimeoutError,
     UnitStatus,
@@ -312,6 +314,46 @@ def test_a_follower_that_is_busy_at_the_end_still_sees_the_last_change() -> None
     for update in updates:
         follower.take(update)
     assert follower.snapshot().version == 3
+
+
+def test_a_follower_that_asks_while_the_last_events_are_applied_still_sees_them() -> None:
+    store = Store()
+    store.handle_event(orch_started(units("a")))
+    updates = store.subscribe()
+    next(updates)
+    go_on = threading.Event()
+
+    def apply_slowly(actor: StoreActor) -> None:
+        apply = actor._state.apply
+        actor._state.apply = lambda events: (go_on.wait(SECONDS), apply(events))
+
+    in_actor(store, apply_slowly)
+    with held(store):
+        closing = spawn(store.close)
+        wait_until(lambda: inbox(store) >= 1)
+        store.handle_event(unit_completed("a"))
+    wait_until(lambda: store._intake.closed)
+    following = spawn(list, updates)
+    wait([following], timeout=0.2)  # time enough to end too early
+    go_on.set()
+    closing.result(SECONDS)
+    assert [update.units[0].status for update in following.result(SECONDS)] == ["complete"]
+
+
+def test_who_closes_when_the_actor_has_just_ended_does_not_hang() -> None:
+    """He has seen it alive, and his message comes after the last one that it reads."""
+    store = Store()
+    ref = store._mailbox._ref
+    inbox = ref.actor_inbox
+
+    class Late:
+        def put(self, envelope: object) -> None:
+            ref.actor_inbox = inbox
+            spawn(store.close).result(SECONDS)
+            inbox.put(envelope)
+
+    ref.actor_inbox = Late()
+    spawn(store.close).result(SECONDS)
 
 
 def test_answers_outlive_their_store() -> None:

@@ -215,11 +215,13 @@ class StoreMachine(RuleBasedStateMachine):
         if everything:
             self.hand_over([ALL_UNITS, ALL_UNITS | {"run": "one"}])
 
-    @rule(events=st.lists(good(), max_size=12))
-    def hand_over(self, events: list[Fields]) -> None:
+    @rule(events=st.lists(good(), max_size=12), follow=st.booleans())
+    def hand_over(self, events: list[Fields], follow: bool = False) -> None:
         for event in events:
             self.store.handle_event(Event(**event))
             self.model.apply(event)
+            if follow:
+                self.follow(event.get("run", ""))
 
     @rule(events=st.lists(good_or_bad(), max_size=12), ends=st.booleans())
     def hand_over_lines(self, events: list[Fields | bytes], ends: bool) -> None:
@@ -245,8 +247,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(connected=st.booleans())
     def connect(self, connected: bool) -> None:
+        self.look(None)
         self.store.set_connected(connected)
         self.connected = connected
+        self.look(None)
 
     @rule(run=st.none() | RUNS)
     def look(self, run: str | None) -> None:

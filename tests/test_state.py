@@ -120,6 +120,25 @@ def test_a_run_that_starts_without_a_graph_has_none():
     assert state.graph() is None
 
 
+def test_of_two_nodes_with_one_id_the_first_is_the_unit():
+    state = told(
+        orch_planned(
+            {"id": "a", "tasks": 1, "status": "ready"},
+            {"id": "b"},
+            {"id": "a", "tasks": 9, "status": "failed"},
+            {"id": "c"},
+        ),
+        unit_queued("c"),
+        unit_added("d"),
+        unit_queued("d"),
+        unit_failed("b", "boom"),
+    )
+    assert statuses(state.snapshot()) == {"a": "ready", "b": "failed", "c": "ready", "d": "ready"}
+    assert state.snapshot().unit("a").total_tasks == 1
+    assert [node.id for node in state.graph().data().nodes] == ["a", "b", "c", "d"]
+    assert state.snapshot().unit("d") is state.snapshot().units[3]
+
+
 def test_an_empty_graph_is_not_the_same_as_none():
     assert told(orch_started({})).graph().data().nodes == ()
 
@@ -346,6 +365,14 @@ def test_added_units_are_gone_when_the_run_starts_again():
     state = told(orch_started(units("a")), unit_added("b"), orch_started(units("a")))
     assert statuses(state.snapshot()) == {"a": "pending"}
     assert [node.id for node in state.graph().data().nodes] == ["a"]
+
+
+def test_units_may_be_added_while_nobody_puts_the_graph_together():
+    state = told(orch_started(units("a")))
+    for id in "bcd":
+        told(unit_added(id), state=state)
+        state.graph()
+    assert [node.id for node in state.graph().data().nodes] == list("abcd")
 
 
 def test_a_graph_that_was_handed_out_does_not_grow():

@@ -40,7 +40,7 @@ from tests.threads import (
     held,
     in_actor,
     inbox,
-    is_asleep,
+    is_idle,
     open_questions,
     results,
     spawn,
@@ -188,7 +188,7 @@ def test_a_snapshot_of_a_store_at_rest_does_not_wake_the_actor(store: Store) -> 
     store.handle_event(orch_started(diamond()))
     first = store.snapshot()
     by_id = store.snapshot("")
-    wait_until(lambda: is_asleep(store))
+    wait_until(lambda: is_idle(store))
     with held(store):
         assert store.snapshot(timeout=0) is first
         assert store.snapshot("", timeout=0) is by_id
@@ -241,7 +241,7 @@ def test_a_snapshot_is_not_stale_where_the_actor_applies_and_rests_between_two_l
     """The caller has compared versions; the actor applies and falls asleep; the caller sees it asleep."""
     store.handle_event(orch_started(units("a")))
     store.snapshot()
-    wait_until(lambda: is_asleep(store))
+    wait_until(lambda: is_idle(store))
     with ExitStack() as stack:
         stack.enter_context(held(store))
         store.handle_event(task_started("a"))
@@ -253,7 +253,7 @@ def test_a_snapshot_is_not_stale_where_the_actor_applies_and_rests_between_two_l
                 seen = vars(self)["version"]
                 if not in_actor_thread():
                     stack.close()
-                    wait_until(lambda: is_asleep(store))
+                    wait_until(lambda: is_idle(store))
                 return seen
 
             @version.setter
@@ -266,27 +266,23 @@ def test_a_snapshot_is_not_stale_where_the_actor_applies_and_rests_between_two_l
     assert asked.result(SECONDS).version == 2
 
 
+@pytest.mark.parametrize("said", ["asleep", "idle"])
 def test_a_snapshot_is_not_stale_while_the_actor_lies_down(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The actor is about to sleep; an event comes in; it says that it sleeps, and then looks again."""
     store.handle_event(orch_started(units("a")))
     store.snapshot()
-    wait_until(lambda: is_asleep(store))
+    wait_until(lambda: is_idle(store))
     tired, lie_down, lying, look = (threading.Event() for _ in range(4))
 
     class Slow(Intake):
-        @property
-        def asleep(self) -> bool:
-            return vars(self)["asleep"]
-
-        @asleep.setter
-        def asleep(self, asleep: bool) -> None:
-            if asleep and in_actor_thread():
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "asleep" and value is True and in_actor_thread():
                 tired.set()
                 lie_down.wait(SECONDS)
-            vars(self)["asleep"] = asleep
-            if asleep and in_actor_thread():
+            super().__setattr__(name, value)
+            if name == said and value is True and in_actor_thread():
                 lying.set()
                 look.wait(SECONDS)
 
@@ -336,7 +332,7 @@ def test_no_time_at_all_is_enough_for_nothing_but_what_is_known(store: Store) ->
     with held(store), pytest.raises(StoreTimeoutError):
         store.snapshot(timeout=0)
     store.snapshot()
-    wait_until(lambda: is_asleep(store))
+    wait_until(lambda: is_idle(store))
     assert store.snapshot(timeout=0).version == 1
 
 
@@ -471,7 +467,7 @@ def test_an_event_handed_over_before_the_actor_has_started_is_applied(begin: thr
     with Store() as store:
         store.handle_event(orch_started(units("a")))
         begin.set()
-        wait_until(lambda: is_asleep(store))
+        wait_until(lambda: is_idle(store))
         assert store._intake.items == []
 
 

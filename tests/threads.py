@@ -116,9 +116,9 @@ def waiting_producers(store: Store) -> int:
     return len(store._intake._waiting)
 
 
-def is_asleep(store: Store) -> bool:
-    """Whether the actor has nothing to do."""
-    return store._intake.asleep
+def is_idle(store: Store) -> bool:
+    """Whether the actor has applied all that was handed over, and sleeps."""
+    return store._intake.idle
 
 
 def is_alive(store: Store) -> bool:

@@ -41,7 +41,7 @@ def orchestrate(graph, store, workers):
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 unit = running.pop(future)
                 if error := future.exception():
-                    report(Event.unit_failed(unit, str(error)))
+                    report(Event.unit_failed(unit, error))
                 else:
                     report(Event.unit_completed(unit))
                     sorter.done(unit)
