@@ -1,0 +1,1 @@
+"""Benchmarks: seeded workloads, one script a question, one adapter a competitor."""

@@ -1,0 +1,3 @@
+module actorstore/benchmarks/peers/go
+
+go 1.19
