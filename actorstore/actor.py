@@ -63,6 +63,10 @@ class Standing(NamedTuple):
     connected: bool
 
 
+NOWHERE: Final = Cursor("")
+"""The cursor of one who has seen nothing."""
+
+
 class Question(NamedTuple):
     """A message: ask this of the actor, in its thread, and hand the answer to the receiver."""
 
@@ -111,6 +115,7 @@ class StoreActor(pykka.ThreadingActor):
         self._state = State(secrets.token_hex(8))
         self._board = board or Board()
         self._connected = False
+        self._accepted = 0  # of what was handed over to this intake
         self._faults = 0
         self._lines = 0  # given to handle_lines so far
         self._max_line_bytes = self._intake.max_line_bytes
@@ -178,7 +183,7 @@ class StoreActor(pykka.ThreadingActor):
     def flush(self) -> FlushResult:
         """Return what became of everything handed over so far; see `Store.flush`."""
         self._work()
-        return FlushResult(self._state.version, self._intake.rejected)
+        return FlushResult(self._accepted, self._intake.rejected)
 
     def stats(self) -> StoreStats:
         """Return how the store is doing; see `Store.stats`."""
@@ -186,7 +191,7 @@ class StoreActor(pykka.ThreadingActor):
         intake, state = self._intake, self._state
         return StoreStats(
             state.version,
-            state.version,
+            self._accepted,
             intake.rejected,
             state.unknown_units,
             self._faults,
@@ -298,6 +303,8 @@ class StoreActor(pykka.ThreadingActor):
     def _apply(self, events: list[Event]) -> None:
         self._state.apply(events)
         self._board.version = self._state.version
+        self._board.snapshots.clear()
+        self._accepted += len(events)
         if self._state.faults:
             faults, self._state.faults = self._state.faults, []
             self._faults += len(faults)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar, cast
 
-from actorstore.actor import Standing, StoreActor
+from actorstore.actor import NOWHERE, Standing, StoreActor
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
 from actorstore.errors import StoreClosedError, StoreFailedError, StoreTimeoutError, noted
 from actorstore.event import Event
@@ -35,19 +35,17 @@ class LoopReply:
         self.future: asyncio.Future[object] = self._loop.create_future()
 
     def set(self, value: object) -> bool:
-        """Hand the answer over to the loop; `False` where the loop is closed."""
-        return self._send(value, None)
+        """Hand the answer over to the loop; `False`, because nobody knows when that runs again."""
+        self._send(value, None)
+        return False
 
     def fail(self, error: BaseException) -> None:
         """Hand an error over to the loop."""
         self._send(None, error)
 
-    def _send(self, value: object, error: BaseException | None) -> bool:
-        try:
+    def _send(self, value: object, error: BaseException | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._settle, value, error)
-        except RuntimeError:
-            return False
-        return True
 
     def _settle(self, value: object, error: BaseException | None) -> None:
         if self.future.done():
@@ -120,11 +118,20 @@ class AsyncStore:
         """Return all runs, in the order in which they were created."""
         return await self._ask(lambda actor: actor.runs(), timeout)
 
-    async def subscribe(
-        self, run: str | None = None, *, since: Cursor | None = None
-    ) -> AsyncIterator[Update]:
+    def subscribe(self, run: str | None = None, *, since: Cursor | None = None) -> AsyncIterator[Update]:
         """Follow a run: first all of it, or what changed since the cursor; then what changes, as it does."""
-        draft: Draft | None = await self._ask(lambda actor: actor.draft(run, since), None)
+        self._intake.check_open()
+        return self._updates(run, since)
+
+    async def _updates(self, run: str | None, since: Cursor | None) -> AsyncIterator[Update]:
+        draft: Draft | None
+        try:
+            draft = await self._ask(lambda actor: actor.draft(run, since), None)
+        except StoreFailedError:
+            raise
+        except StoreClosedError:
+            unseen = Standing(run, since or NOWHERE, connected=False)
+            draft = await asyncio.to_thread(self._mailbox.last_draft, unseen)
         while draft is not None:
             update = await asyncio.to_thread(draft.finish) if draft.costly else draft.finish()
             yield update
@@ -172,8 +179,10 @@ class AsyncStore:
             async with asyncio.timeout(timeout):
                 while not receiver.future.done():
                     await asyncio.wait([receiver.future], timeout=POLL_SECONDS)
-                    if not receiver.future.done() and not self._mailbox.is_alive():
-                        raise self._mailbox.closed_error()
+                    if self._mailbox.has_ended():
+                        await asyncio.sleep(0)  # its last answer may be on its way
+                        if not receiver.future.done():
+                            raise self._mailbox.closed_error()
                 return cast(T, receiver.future.result())
         except TimeoutError:
             raise StoreTimeoutError(timeout or 0, self._intake.pending()) from None

@@ -309,7 +309,7 @@ class StoreStats(Answer, frozen=True):
     faults: int
     """Accepted events whose rule failed: a bug of ours, with its traceback in the log."""
     pending: int
-    """Events handed over and not yet applied."""
+    """Events handed over since this was asked, and not yet applied."""
     rejections: tuple[Rejection, ...]
     """The last few rejections, oldest first."""
 

@@ -61,7 +61,7 @@ class Mailbox:
     def _await(self, reply: Reply, timeout: float | None) -> None:
         until = None if timeout is None else time.monotonic() + timeout
         while not reply.wait(POLL_SECONDS if until is None else self._slice(until)):
-            if not self._ref.is_alive() and not reply.wait(POLL_SECONDS):
+            if self.has_ended() and not reply.wait(0):
                 raise self.closed_error()
             if until is not None and time.monotonic() >= until:
                 raise StoreTimeoutError(timeout or 0, self._intake.pending())
@@ -87,7 +87,7 @@ class Mailbox:
 
     def last_draft(self, seen: Standing) -> Draft | None:
         """Return what a subscriber of a store that was closed has not seen yet, if anything."""
-        self._has_ended()  # it may still be applying its last events
+        self._wait_for_end()  # it may still be applying its last events
         board = self._board
         if board.last is None:
             return None
@@ -112,6 +112,11 @@ class Mailbox:
         with suppress(pykka.ActorDeadError):
             self._ref.tell(Forget(receiver))
 
+    def has_ended(self) -> bool:
+        """Whether the actor has given its last answer."""
+        thread = self._intake.actor_thread
+        return thread is not None and not thread.is_alive()
+
     def is_alive(self) -> bool:
         """Whether the actor still takes messages."""
         return self._ref.is_alive()
@@ -133,10 +138,10 @@ class Mailbox:
         self._intake.check_thread()
         until = None if timeout is None else time.monotonic() + timeout
         self.stop()
-        if not self._has_ended(until):
+        if not self._wait_for_end(until):
             raise StoreTimeoutError(timeout or 0, self._intake.pending())
 
-    def _has_ended(self, until: float | None = None) -> bool:
+    def _wait_for_end(self, until: float | None = None) -> bool:
         """Wait until the actor's thread has ended, or it is so late."""
         while (thread := self._intake.actor_thread) is None:  # it has not made itself known yet
             if until is not None and time.monotonic() >= until:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Never, cast
 
-from actorstore.actor import Standing, StoreActor
+from actorstore.actor import NOWHERE, Standing, StoreActor
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
 from actorstore.errors import StoreClosedError, StoreFailedError, noted
 from actorstore.event import ABSENT, Event
@@ -72,7 +72,7 @@ class Store:
 
         A line that is wrong is counted as rejected, logged, and listed in
         `stats()`; the good lines around it are applied. Nothing is kept between
-        calls.
+        calls. Where the store is closed meanwhile, the lines before are applied.
 
         Raises:
             TypeError: It is not bytes.
@@ -104,6 +104,8 @@ class Store:
 
     def flush(self, timeout: float | None = None) -> FlushResult:
         """Wait until all that was handed over to this store is applied, and say what became of it.
+
+        The caller is whoever holds the store: all its threads are counted as one.
 
         Args:
             timeout: Seconds to wait; `None` waits as long as it takes.
@@ -170,7 +172,13 @@ class Store:
 
     def _updates(self, run: str | None, since: Cursor | None) -> Iterator[Update]:
         ask = self._mailbox.ask
-        draft: Draft | None = ask(lambda actor: actor.draft(run, since), None)
+        draft: Draft | None
+        try:
+            draft = ask(lambda actor: actor.draft(run, since), None)
+        except StoreFailedError:
+            raise
+        except StoreClosedError:
+            draft = self._mailbox.last_draft(Standing(run, since or NOWHERE, connected=False))
         while draft is not None:
             update = draft.finish()
             yield update
@@ -184,6 +192,9 @@ class Store:
 
     def wait(self, run: str | None = None, *, timeout: float | None = None) -> StateSnapshot:
         """Wait until the run has ended, and return it.
+
+        It looks after each batch of events: a run that ends and starts anew
+        within one has not ended.
 
         Args:
             run: Id of the run; `None` for the one that started last, also if

@@ -579,3 +579,18 @@ def test_a_started_unit_is_seen_at_once_by_threads_too(store: Store) -> None:
 
     store.handle_event(orch_started(units("a")))
     run(work())
+
+
+def test_a_producer_whose_loop_stands_still_strands_no_thread_behind_it(store: Store) -> None:
+    loop = asyncio.new_event_loop()
+    with held(store):
+        waiting = loop.create_task(feed(store, MAX_EVENTS))
+        while not waiting_producers(store):
+            loop.run_until_complete(turns(1))
+        behind = spawn(store.handle_event, unit_queued("a"))
+        while waiting_producers(store) < 2:
+            time.sleep(0.001)  # until the thread behind waits too
+    behind.result(SECONDS)
+    loop.run_until_complete(waiting)
+    loop.close()
+    assert store.flush(SECONDS).accepted == MAX_EVENTS + 1

@@ -678,3 +678,39 @@ def test_nothing_that_runs_long_is_needed_to_open_and_close() -> None:
                 assert store.snapshot().version == 1
         assert time.monotonic() < end
     wait_until(lambda: threading.active_count() <= before)
+
+
+# The end, seen by those who are late.
+
+
+def test_a_subscription_that_is_first_read_after_closing_is_the_whole_run() -> None:
+    store = Store()
+    store.handle_event(orch_started(units("a")))
+    updates = store.subscribe()
+    store.handle_event(orch_completed())
+    store.close()
+    assert [update.status for update in updates] == ["completed"]
+
+
+def test_who_waits_gets_the_end_that_a_long_last_batch_brings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actorstore.mailbox.POLL_SECONDS", 0.01)
+    store = Store()
+    store.handle_event(orch_started(units("a")))
+    waiting = spawn(store.wait)
+    wait_until(lambda: open_questions(store) == 1)
+    go_on = threading.Event()
+
+    def apply_slowly(actor: StoreActor) -> None:
+        apply = actor._state.apply
+        actor._state.apply = lambda events: (go_on.wait(SECONDS), apply(events))
+
+    in_actor(store, apply_slowly)
+    with held(store):
+        closing = spawn(store.close)
+        wait_until(lambda: inbox(store) >= 1)
+        store.handle_event(orch_completed())
+    wait_until(lambda: store._intake.closed)
+    wait([waiting], timeout=0.1)  # time enough to give up too early
+    go_on.set()
+    closing.result(SECONDS)
+    assert waiting.result(SECONDS).status == "completed"
