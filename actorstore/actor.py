@@ -335,12 +335,14 @@ class StoreActor(pykka.ThreadingActor):
             self._ask(question)
 
     def _end(self, error: type[StoreClosedError]) -> None:
-        self._handle(*self._intake.close(error))
-        self._ask_again()
-        self._board.last, self._board.connected = self._state, self._connected
-        for question in self._waiting:
-            question.receiver.fail(error())
-        self._waiting = []
+        try:
+            self._handle(*self._intake.close(error))
+            self._ask_again()
+        finally:
+            self._board.last, self._board.connected = self._state, self._connected
+            for question in self._waiting:
+                question.receiver.fail(error())
+            self._waiting = []
 
 
 def _is_event(item: Item) -> bool:

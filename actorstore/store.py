@@ -222,10 +222,10 @@ class Store:
         Raises:
             StoreTimeoutError: Not everything is applied yet; the store goes on closing.
         """
+        self._intake.check_thread()
         self._forgotten.detach()
-        if self._intake.forked:
-            return
-        self._mailbox.join(timeout)
+        if not self._intake.forked:
+            self._mailbox.join(timeout)
 
     def __enter__(self) -> Store:
         return self
