@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import groupby
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 import pykka
@@ -48,7 +48,6 @@ from actorstore.state import State
 from actorstore.text import clean
 from actorstore.wire import SHOWN_CHARS, Chunk, chunks, decode
 
-T = TypeVar("T")
 logger = logging.getLogger("actorstore")
 
 LATER: Final = object()

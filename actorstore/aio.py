@@ -124,24 +124,22 @@ class AsyncStore:
         return self._updates(run, since)
 
     async def _updates(self, run: str | None, since: Cursor | None) -> AsyncIterator[Update]:
-        draft: Draft | None
-        try:
-            draft = await self._ask(lambda actor: actor.draft(run, since), None)
-        except StoreFailedError:
-            raise
-        except StoreClosedError:
-            unseen = Standing(run, since or NOWHERE, connected=False)
-            draft = await asyncio.to_thread(self._mailbox.last_draft, unseen)
-        while draft is not None:
-            update = await asyncio.to_thread(draft.finish) if draft.costly else draft.finish()
-            yield update
-            seen = Standing(run, update.cursor, update.connected)
+        seen = Standing(run, since or NOWHERE, connected=False)
+        question: Callable[[StoreActor], object] = partial(StoreActor.draft, run=run, since=since)
+        while True:
             try:
-                draft = cast(Draft, await self._ask(partial(StoreActor.next_draft, seen=seen), None))
+                draft = cast(Draft, await self._ask(question, None))
             except StoreFailedError:
                 raise
             except StoreClosedError:
-                draft = await asyncio.to_thread(self._mailbox.last_draft, seen)
+                last = await asyncio.to_thread(self._mailbox.last_draft, seen)
+                if last is None:
+                    return
+                draft = last
+            update = await asyncio.to_thread(draft.finish) if draft.costly else draft.finish()
+            yield update
+            seen = Standing(run, update.cursor, update.connected)
+            question = partial(StoreActor.next_draft, seen=seen)
 
     async def wait(self, run: str | None = None, *, timeout: float | None = None) -> StateSnapshot:
         """Wait until the run has ended, and return it."""

@@ -58,7 +58,7 @@ class Receiver(Protocol):
     """Where an answer goes; called once, from the actor's thread, and must not wait."""
 
     def set(self, value: object) -> bool:
-        """Hand the answer over; `False` where nobody is there to take it."""
+        """Hand the answer over; `False` where nobody is sure to take it."""
 
     def fail(self, error: BaseException) -> None:
         """Hand an error over."""
@@ -282,7 +282,7 @@ class Intake:
         return taken, only_events
 
     def let_in(self) -> None:
-        """Let the producer in that has waited longest, and is still there."""
+        """Let the producer in that has waited longest, and on to one that is sure to go on."""
         while self._waiting:
             with self._lock:
                 receiver = self._waiting.popleft() if self._waiting else None

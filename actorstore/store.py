@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Never, cast
@@ -171,24 +171,22 @@ class Store:
         return self._updates(run, since)
 
     def _updates(self, run: str | None, since: Cursor | None) -> Iterator[Update]:
-        ask = self._mailbox.ask
-        draft: Draft | None
-        try:
-            draft = ask(lambda actor: actor.draft(run, since), None)
-        except StoreFailedError:
-            raise
-        except StoreClosedError:
-            draft = self._mailbox.last_draft(Standing(run, since or NOWHERE, connected=False))
-        while draft is not None:
-            update = draft.finish()
-            yield update
-            seen = Standing(run, update.cursor, update.connected)
+        seen = Standing(run, since or NOWHERE, connected=False)
+        question: Callable[[StoreActor], object] = partial(StoreActor.draft, run=run, since=since)
+        while True:
             try:
-                draft = cast(Draft, ask(partial(StoreActor.next_draft, seen=seen), None))
+                draft = cast(Draft, self._mailbox.ask(question, None))
             except StoreFailedError:
                 raise
             except StoreClosedError:
-                draft = self._mailbox.last_draft(seen)
+                last = self._mailbox.last_draft(seen)
+                if last is None:
+                    return
+                draft = last
+            update = draft.finish()
+            yield update
+            seen = Standing(run, update.cursor, update.connected)
+            question = partial(StoreActor.next_draft, seen=seen)
 
     def wait(self, run: str | None = None, *, timeout: float | None = None) -> StateSnapshot:
         """Wait until the run has ended, and return it.

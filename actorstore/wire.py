@@ -120,6 +120,8 @@ def decode(chunk: bytes, max_line_bytes: int = MAX_LINE_BYTES) -> Chunk:
     if not chunk.endswith(b"\n"):
         chunk += b"\n"
     lines = 1 if chunk.find(b"\n") == len(chunk) - 1 else chunk.count(b"\n")
+    if len(chunk) > max_line_bytes:
+        return _decode_each(chunk, lines, max_line_bytes)
     try:
         try:
             events = _decoder.decode_lines(chunk)
@@ -127,12 +129,7 @@ def decode(chunk: bytes, max_line_bytes: int = MAX_LINE_BYTES) -> Chunk:
             if b"null" not in chunk:
                 raise
             events = [_without_nulls(event) for event in _nullable.decode_lines(chunk)]
-        if (
-            len(events) == lines
-            and _has_one_value_a_line(chunk, lines)
-            and len(chunk) <= max_line_bytes
-            and _holds_plain_text(chunk, events)
-        ):
+        if len(events) == lines and _has_one_value_a_line(chunk, lines) and _holds_plain_text(chunk, events):
             for event in [event for event in events if event.payload is not ABSENT]:
                 _set(event, "payload", read_payload(event))
             return Chunk(events, [], lines)

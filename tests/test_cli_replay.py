@@ -21,7 +21,7 @@ from typing import NamedTuple
 import pytest
 
 from actorstore import Event, Store
-from actorstore.cli import main, replay
+from actorstore.cli import main, pace, replay
 from tests.builders import (
     at,
     chain,
@@ -472,7 +472,8 @@ class FakeTime:
 @pytest.fixture
 def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     fake = FakeTime()
-    monkeypatch.setattr(replay, "time", fake)
+    for module in (pace, replay):
+        monkeypatch.setattr(module, "time", fake)
     return fake
 
 
@@ -482,45 +483,45 @@ def events_at(*seconds: float) -> bytes:
 
 
 def test_events_are_handed_over_when_they_are_due(fake_time: FakeTime) -> None:
-    pace = replay.Pace(10)
+    clock = pace.Pace(10)
     data = events_at(0, 0, 5, 5, 20)
-    parts = [(round(fake_time.now - 1000, 6), part.count(b"\n")) for part in pace.parts(data)]
+    parts = [(round(fake_time.now - 1000, 6), part.count(b"\n")) for part in clock.parts(data)]
     assert parts == [(0.0, 2), (0.5, 2), (2.0, 1)]
 
 
 def test_the_pace_is_kept_from_piece_to_piece_and_begins_anew_with_each_file(fake_time: FakeTime) -> None:
-    pace = replay.Pace(1)
+    clock = pace.Pace(1)
     for data in (events_at(0, 3), events_at(4), events_at(9)):
-        list(pace.parts(data))
+        list(clock.parts(data))
     assert fake_time.slept == [3, 1, 5]
-    pace.begin()
-    list(pace.parts(events_at(500, 501)))
+    clock.begin()
+    list(clock.parts(events_at(500, 501)))
     assert fake_time.slept == [3, 1, 5, 1]
 
 
 def test_nobody_waits_for_a_line_without_a_time_or_for_one_from_the_past(fake_time: FakeTime) -> None:
-    pace = replay.Pace(1)
+    clock = pace.Pace(1)
     data = events_at(10) + b'{"type":"x"}\noops\n{"time":7}\n\n' + events_at(3, 11)
-    assert b"".join(pace.parts(data)) == data
+    assert b"".join(clock.parts(data)) == data
     assert fake_time.slept == [1]
 
 
 def test_a_gap_of_years_is_slept_through_in_pieces(fake_time: FakeTime) -> None:
-    list(replay.Pace(1e6).parts(lines(Event("x", time=at(0)), Event("x", time=at(1e9)))))
+    list(pace.Pace(1e6).parts(lines(Event("x", time=at(0)), Event("x", time=at(1e9)))))
     assert sum(fake_time.slept) == pytest.approx(1000)
     assert max(fake_time.slept) <= 60
 
 
 def test_the_recorded_clock_goes_on_between_events_and_not_past_the_next(fake_time: FakeTime) -> None:
-    pace = replay.Pace(10)
-    assert pace.now() is None
-    parts = pace.parts(events_at(0, 50))
+    clock = pace.Pace(10)
+    assert clock.now() is None
+    parts = clock.parts(events_at(0, 50))
     next(parts)
-    assert pace.now() == at(0)
+    assert clock.now() == at(0)
     next(parts)  # five seconds later
-    assert pace.now() == at(50)
+    assert clock.now() == at(50)
     fake_time.now += 3
-    assert pace.now() == at(50)
+    assert clock.now() == at(50)
 
 
 def test_speed_plays_recorded_workflows_so_many_times_faster(

@@ -134,3 +134,8 @@ def said_by(error: OSError) -> str:
     """Return what the system says, as the rest of a sentence: "no such file or directory"."""
     text = error.strerror or str(error)
     return text[:1].lower() + text[1:]
+
+
+def split_lines(lines: bytes) -> list[bytes]:
+    """Cut whole lines apart, each with its LF."""
+    return [line + b"\n" for line in lines.split(b"\n")[:-1]]

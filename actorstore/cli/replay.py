@@ -1,7 +1,7 @@
 """`actorstore replay`: feed event logs and recorded workflows into a store, and show the run.
 
-Reading order: `run`, `Feed` (from files into the store), `Pace` (the recorded
-clock), `Report` and `Talk` (what goes to standard error), `Output` (`--write`).
+Reading order: `run`, `Feed` (from files into the store), `Output` (`--write`).
+The recorded clock is in `pace.py`, what goes to standard error in `talk.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import IO, Final
 
 import msgspec
@@ -24,21 +24,13 @@ import msgspec
 from actorstore import wire
 from actorstore.answers import Rejection
 from actorstore.cli import drawing, eventlog, view, wfformat
+from actorstore.cli.pace import Pace
+from actorstore.cli.talk import NEITHER, SHOWN_COMPLAINTS, Report, Talk
 from actorstore.errors import InvalidEventError
 from actorstore.store import Store
-from actorstore.text import clean
 
 MACHINES: Final = 8
 """How many workers a recorded workflow gets, unless told otherwise."""
-
-SHOWN_COMPLAINTS: Final = 5
-"""How many bad lines of a file are named."""
-
-DUE_SECONDS: Final = 0.01
-"""What is due so soon is due now: a tenth of a frame."""
-
-NEITHER: Final = "neither an event log nor a usable WfFormat instance"
-"""What is said of a file that holds nothing to play, before the reason."""
 
 TELLING_LINE: Final = re.compile(rb'"(?:unit\.failed"|orch\.)[^\n]*\n')
 """The rest of a line that plain output has a line of its own for."""
@@ -212,127 +204,6 @@ class Feed:
         return next(name for name in names if name not in taken)
 
 
-class Pace:
-    """The recorded clock, so many times faster; each file begins when it is its turn.
-
-    Args:
-        speed: Recorded seconds a second.
-    """
-
-    def __init__(self, speed: float) -> None:
-        self._speed = speed
-        self._start: tuple[float, datetime] | None = None
-        self._until: datetime | None = None
-
-    def begin(self) -> None:
-        """Set the clock anew: the first time it is shown is now."""
-        self._start = self._until = None
-
-    def parts(self, lines: bytes) -> Iterator[bytes]:
-        """Yield lines when they are due; those without a time together with the one before."""
-        due: list[bytes] = []
-        for line in _lines(lines):
-            recorded = _time_of(line)
-            if recorded is not None:
-                if self._start is None:
-                    self._start = time.monotonic(), recorded
-                if due and self._seconds_until(recorded) > DUE_SECONDS:
-                    yield b"".join(due)
-                    due.clear()
-                self._until = max(self._until or recorded, recorded)
-                while (seconds := self._seconds_until(recorded)) > DUE_SECONDS:
-                    time.sleep(min(seconds, 60))
-            due.append(line)
-        if due:
-            yield b"".join(due)
-
-    def now(self) -> datetime | None:
-        """Say what the recorded clock shows; it never runs past the event that is due next."""
-        start, until = self._start, self._until
-        if start is None or until is None:
-            return None
-        played = (time.monotonic() - start[0]) * self._speed
-        return start[1] + timedelta(seconds=min(played, (until - start[1]).total_seconds()))
-
-    def _seconds_until(self, recorded: datetime) -> float:
-        if self._start is None:
-            return 0.0
-        since = (recorded - self._start[1]).total_seconds() / self._speed
-        return self._start[0] + since - time.monotonic()
-
-
-class Report:
-    """What was wrong with one file: the first few bad lines, and how many more.
-
-    Nothing is said before a line was good: a file without one is no event log,
-    and that is one sentence, however many lines it has.
-
-    Args:
-        name: What the file is called.
-        talk: Where to say it.
-    """
-
-    def __init__(self, name: str, talk: Talk) -> None:
-        self._name = name
-        self._talk = talk
-        self._lines = 0
-        self._is_log = False
-        self._bad = 0
-        self._first: list[tuple[int, str]] = []
-
-    def add(self, lines: int, accepted: int, rejections: Iterable[Rejection]) -> None:
-        """Take note of some lines."""
-        for rejection in rejections:
-            self._bad += 1
-            if self._bad <= SHOWN_COMPLAINTS:
-                self._first.append((self._lines + (rejection.line or 0), rejection.reason))
-        self._lines += lines
-        self._is_log = self._is_log or accepted > 0
-        if self._is_log:
-            for line, reason in self._first:
-                self._talk.complain(f"{self._name}:{line}", reason)
-            self._first.clear()
-
-    def end(self, *, is_whole: bool = False) -> None:
-        """Say what is left to say."""
-        if self._first:
-            line, reason = self._first[0]
-            self._talk.complain(f"{self._name}:{line}", f"{NEITHER}: {reason}")
-        elif self._bad > SHOWN_COMPLAINTS:
-            more = view.counted(self._bad - SHOWN_COMPLAINTS, "more line")
-            self._talk.complain(self._name, f"{more} rejected")
-        elif is_whole and not self._is_log:
-            self._talk.complain(self._name, "holds no event and no workflow")
-
-
-class Talk:
-    """What goes to standard error; held back while a live screen is up, which it would tear."""
-
-    def __init__(self) -> None:
-        self.complaints = 0
-        self.is_held = False
-        self._held: list[str] = []
-
-    def complain(self, place: str, reason: str) -> None:
-        """Say what is wrong with the input or the call, and where."""
-        self.complaints += 1
-        self.note(f"{place}: {reason}")
-
-    def note(self, text: str) -> None:
-        """Say something that is worth knowing, and nobody's fault."""
-        if self.is_held:
-            self._held.append(text)
-        else:
-            print(f"actorstore: {clean(text)}", file=sys.stderr)
-
-    def release(self) -> None:
-        """Say what was held back, and hold nothing back from now on."""
-        self.is_held = False
-        for text in self._held:
-            self.note(text)
-        self._held.clear()
-
-
 class OutputError(Exception):
     """Raised when the events cannot be kept.
 
@@ -384,21 +255,6 @@ class Output:
             raise OutputError(eventlog.said_by(error)) from None
 
 
-class _Stamped(msgspec.Struct, gc=False):
-    time: datetime | None = None
-
-
-_stamped: Final = msgspec.json.Decoder(_Stamped)
-
-
-def _time_of(line: bytes) -> datetime | None:
-    try:
-        recorded = _stamped.decode(line).time
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None
-    return recorded if recorded is None or recorded.tzinfo else None
-
-
 def _steps(lines: bytes) -> Iterator[bytes]:
     """Cut lines after each one that tells something, so that no step is merged with the next."""
     start = 0
@@ -407,10 +263,6 @@ def _steps(lines: bytes) -> Iterator[bytes]:
         start = found.end()
     if start < len(lines):
         yield lines[start:]
-
-
-def _lines(lines: bytes) -> list[bytes]:
-    return [line + b"\n" for line in lines.split(b"\n")[:-1]]
 
 
 def _rejections(lines: bytes) -> Iterator[Rejection]:
@@ -427,7 +279,7 @@ def _without(lines: bytes, rejections: Iterable[Rejection]) -> bytes:
     bad = {rejection.line for rejection in rejections}
     if not bad:
         return lines
-    return b"".join([line for number, line in enumerate(_lines(lines), 1) if number not in bad])
+    return b"".join([line for number, line in enumerate(eventlog.split_lines(lines), 1) if number not in bad])
 
 
 def _note_oddities(store: Store, talk: Talk) -> None:
