@@ -26,6 +26,7 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 import pykka
 
+from actorstore.account import Account, Listener
 from actorstore.answers import (
     Cursor,
     FlushResult,
@@ -42,7 +43,8 @@ from actorstore.errors import (
     StoreFailedError,
 )
 from actorstore.event import Event
-from actorstore.intake import Intake, Item, Receiver
+from actorstore.intake import Intake, Item, Lines
+from actorstore.reply import Receiver
 from actorstore.run import Draft, GraphParts
 from actorstore.state import State
 from actorstore.text import clean
@@ -113,10 +115,12 @@ class StoreActor(pykka.ThreadingActor):
         self._intake.attach(self._wake)
         self._state = State(secrets.token_hex(8))
         self._board = board or Board()
-        self._connected = False
-        self._accepted = 0  # of what was handed over to this intake
+        self._connected = False  # what answers say: one of the next two
+        self._is_said_connected = False
+        self._feeding = 0  # connections of other processes that have sent events
+        self._accounts: dict[str, Account] = {}  # of producers in other processes
         self._faults = 0
-        self._lines = 0  # given to handle_lines so far
+        self._to_tell: list[Account] = []  # whose listeners hear what became of their lines
         self._max_line_bytes = self._intake.max_line_bytes
         self._waiting: list[Question] = []
 
@@ -165,12 +169,10 @@ class StoreActor(pykka.ThreadingActor):
         return self.draft(run, since).finish()
 
     def set_connected(self, connected: bool) -> None:
-        """Say whether a producer is connected."""
+        """Say whether a producer is connected; whoever feeds from another process is, whatever is said."""
         self._work()
-        if connected != self._connected:
-            self._connected = connected
-            self._board.snapshots.clear()
-            self._ask_again()
+        self._is_said_connected = connected
+        self._look_who_is_connected()
 
     def reset(self, run: str = "") -> None:
         """Set a run back to waiting; see `Store.reset`. A run that is none is counted as rejected."""
@@ -182,7 +184,8 @@ class StoreActor(pykka.ThreadingActor):
     def flush(self) -> FlushResult:
         """Return what became of everything handed over so far; see `Store.flush`."""
         self._work()
-        return FlushResult(self._accepted, self._intake.rejected)
+        here = self._intake.here
+        return FlushResult(here.accepted, here.rejected)
 
     def stats(self) -> StoreStats:
         """Return how the store is doing; see `Store.stats`."""
@@ -190,13 +193,66 @@ class StoreActor(pykka.ThreadingActor):
         intake, state = self._intake, self._state
         return StoreStats(
             state.version,
-            self._accepted,
+            state.version,
             intake.rejected,
             state.unknown_units,
             self._faults,
             intake.pending(),
             intake.last_rejections(),
         )
+
+    # For a server: producers of other processes.
+
+    @property
+    def store_id(self) -> str:
+        """Id of the store; a store that was made anew has a new one."""
+        return self._state.store
+
+    @property
+    def version(self) -> int:
+        """How many events were accepted."""
+        return self._state.version
+
+    def claim(self, producer: str | None, listener: Listener) -> Account:
+        """Return the account of a producer, up to date, which this listener hears of from now on.
+
+        Args:
+            producer: Id of the producer; one without is remembered by nobody.
+            listener: Who hears.
+        """
+        self._work()
+        account = Account() if producer is None else self._accounts.setdefault(producer, Account())
+        account.listener = listener
+        return account
+
+    def release(self, account: Account, listener: Listener) -> None:
+        """Tell the listener of an account nothing more, unless somebody else has claimed it."""
+        self._work()
+        if account.listener is listener:
+            account.listener = None
+
+    def forget_producer(self, producer: str) -> None:
+        """Forget a producer that is done: all its lines are accounted for."""
+        self._work()
+        self._accounts.pop(producer, None)
+
+    def feed_begins(self) -> None:
+        """Count a connection that sends events."""
+        self._feeding += 1
+        self._look_who_is_connected()
+
+    def feed_ends(self) -> None:
+        """Count a connection that sent events, and is gone."""
+        self._work()
+        self._feeding -= 1
+        self._look_who_is_connected()
+
+    def _look_who_is_connected(self) -> None:
+        connected = self._is_said_connected or self._feeding > 0
+        if connected != self._connected:
+            self._connected = connected
+            self._board.snapshots.clear()
+            self._ask_again()
 
     # For the mailbox: answers that are finished by whoever asked, or given later.
 
@@ -209,6 +265,11 @@ class StoreActor(pykka.ThreadingActor):
         """Return an update, for the caller to finish."""
         self._work()
         return self._state.update(run, since, self._connected)
+
+    def copy(self, run: str | None, since: Cursor | None) -> tuple[StateSnapshot, Cursor] | Update:
+        """Return a run and its cursor, or what changed in it since a cursor that fits."""
+        self._work()
+        return self._state.copy(run, since, self._connected)
 
     def next_draft(self, seen: Standing) -> object:
         """Return the next update, or `LATER` where nothing has changed."""
@@ -265,7 +326,7 @@ class StoreActor(pykka.ThreadingActor):
         self._end(StoreFailedError)
 
     def _reject(self, error: Exception) -> None:
-        self._intake.reject(Rejection(clean(str(error), SHOWN_CHARS), ""))
+        self._intake.reject(Rejection(clean(str(error), SHOWN_CHARS), ""), self._intake.here)
 
     def _wake(self) -> None:
         with suppress(pykka.ActorDeadError):  # whoever hands over then finds the intake closed
@@ -276,34 +337,53 @@ class StoreActor(pykka.ThreadingActor):
         items, only_events = self._intake.take()
         if items:
             self._handle(items, only_events)
+            if self._waiting:
+                self._ask_again()
+            if self._to_tell:
+                self._tell()
         self._intake.let_in()
-        if items and self._waiting:
-            self._ask_again()
 
     def _handle(self, items: list[Item], only_events: bool) -> None:
         if only_events:
-            self._apply(cast(list[Event], items))
+            self._apply(cast(list[Event], items), self._intake.here)
             return
         for is_event, group in groupby(items, key=_is_event):
             if is_event:
-                self._apply(cast(list[Event], list(group)))
+                self._apply(cast(list[Event], list(group)), self._intake.here)
                 continue
             for item in group:
-                self._handle_lines(cast(bytes | Chunk, item))
+                self._handle_lines(*cast(Lines, item))
 
-    def _handle_lines(self, lines: bytes | Chunk) -> None:
-        chunk = lines if isinstance(lines, Chunk) else decode(lines, self._max_line_bytes)
-        for rejection in chunk.rejections:
-            line = self._lines + (rejection.line or 0)
-            self._intake.reject(msgspec.structs.replace(rejection, line=line))
-        self._lines += chunk.lines
-        self._apply(chunk.events)
+    def _handle_lines(self, data: bytes | Chunk, account: Account) -> None:
+        chunk = decode(data, self._max_line_bytes) if isinstance(data, bytes) else data
+        rejections = [
+            msgspec.structs.replace(rejection, line=account.lines + (rejection.line or 0))
+            for rejection in chunk.rejections
+        ]
+        for rejection in rejections:
+            self._intake.reject(rejection, account)
+        account.lines += chunk.lines
+        self._apply(chunk.events, account)
+        if account.listener is not None:
+            if account.told is None:
+                account.told = rejections
+                self._to_tell.append(account)
+            else:
+                account.told += rejections
 
-    def _apply(self, events: list[Event]) -> None:
+    def _tell(self) -> None:
+        """Tell listeners what became of the lines of this batch."""
+        accounts, self._to_tell = self._to_tell, []
+        for account in accounts:
+            rejections, account.told = account.told or [], None
+            if account.listener is not None:
+                account.listener.hear(account.lines, rejections)
+
+    def _apply(self, events: list[Event], account: Account) -> None:
         self._state.apply(events)
         self._board.version = self._state.version
         self._board.snapshots.clear()
-        self._accepted += len(events)
+        account.accepted += len(events)
         if self._state.faults:
             faults, self._state.faults = self._state.faults, []
             self._faults += len(faults)
@@ -337,6 +417,7 @@ class StoreActor(pykka.ThreadingActor):
         try:
             self._handle(*self._intake.close(error))
             self._ask_again()
+            self._tell()
         finally:
             self._board.last, self._board.connected = self._state, self._connected
             for question in self._waiting:

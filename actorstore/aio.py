@@ -8,55 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar, cast
 
 from actorstore.actor import NOWHERE, Standing, StoreActor
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
-from actorstore.errors import StoreClosedError, StoreFailedError, StoreTimeoutError, noted
+from actorstore.errors import StoreClosedError, StoreFailedError, StoreTimeoutError
 from actorstore.event import Event
 from actorstore.intake import Intake
+from actorstore.loop import LoopReply
 from actorstore.mailbox import ANSWER_SECONDS, POLL_SECONDS, Mailbox
+from actorstore.reporting import AsyncReporter
 from actorstore.run import Draft
 from actorstore.wire import CHUNK_BYTES, chunks
 
 T = TypeVar("T")
 
 
-class LoopReply:
-    """The receiver for a coroutine that awaits.
-
-    The loop may be gone, or the coroutine cancelled, by the time of the answer.
-    """
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[object] = self._loop.create_future()
-
-    def set(self, value: object) -> bool:
-        """Hand the answer over to the loop; `False`, because nobody knows when that runs again."""
-        self._send(value, None)
-        return False
-
-    def fail(self, error: BaseException) -> None:
-        """Hand an error over to the loop."""
-        self._send(None, error)
-
-    def _send(self, value: object, error: BaseException | None) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._settle, value, error)
-
-    def _settle(self, value: object, error: BaseException | None) -> None:
-        if self.future.done():
-            return
-        if error is not None:
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(value)
-
-
-class AsyncStore:
+class AsyncStore(AsyncReporter):
     """A `Store` for coroutines: each method does what the one of its name in `Store` does.
 
     Got from `Store.aio`; the store itself opens and closes as ever.
@@ -69,34 +38,18 @@ class AsyncStore:
 
     async def handle_event(self, event: Event) -> None:
         """Hand one event over; awaits only while intake is full."""
-        await self._put(self._intake.put, event, len(getattr(event, "payload", b"")))
+        await self._hand_over(self._intake.put, event, len(getattr(event, "payload", b"")))
 
     async def handle_lines(self, data: bytes) -> None:
         """Hand whole NDJSON lines over; awaits while intake is full, and lets others run in between."""
         self._intake.check_open()
         for chunk in chunks(data):
-            await self._put(self._intake.put_chunk, chunk, len(chunk))
+            await self._hand_over(self._intake.put_chunk, chunk, len(chunk))
             await asyncio.sleep(0)
-
-    @asynccontextmanager
-    async def unit(self, id: str, *, run: str = "") -> AsyncIterator[None]:
-        """Report a unit around a block: started; then completed, or failed, and the error goes on."""
-        await self.handle_event(Event.unit_started(id, run=run))
-        try:
-            yield
-        except BaseException as error:
-            with noted(error):
-                self._intake.put(Event.unit_failed(id, error, run=run))  # a cancelled task cannot await
-            raise
-        await self.handle_event(Event.unit_completed(id, run=run))
 
     async def set_connected(self, connected: bool) -> None:
         """Say whether a producer is connected."""
         await self._ask(lambda actor: actor.set_connected(connected), ANSWER_SECONDS)
-
-    async def reset(self, run: str = "") -> None:
-        """Hand over `orch.reset`: the run goes back to waiting."""
-        await self.handle_event(Event.orch_reset(run=run))
 
     async def flush(self, timeout: float | None = None) -> FlushResult:
         """Wait until all that was handed over is applied, and say what became of it."""
@@ -159,7 +112,10 @@ class AsyncStore:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _put(self, put: Callable[[T], bool], thing: T, size: int) -> None:
+    def _put(self, event: Event) -> bool:
+        return self._intake.put(event)
+
+    async def _hand_over(self, put: Callable[[T], bool], thing: T, size: int) -> None:
         """Hand over, in a thread where decoding would hold the loop up, and wait for room."""
         full = await asyncio.to_thread(put, thing) if size > CHUNK_BYTES else put(thing)
         receiver = LoopReply()

@@ -136,10 +136,7 @@ class StateSnapshot(Answer, frozen=True, dict=True, gc=True):
         Raises:
             UnknownUnitError: The run has no such unit.
         """
-        index = _shared(self).index
-        if index.places is None:
-            index.places = {unit.id: place for place, unit in enumerate(self.units)}
-        place = index.places.get(id)
+        place = shared_by(self).index.places(self.units).get(id)
         if place is None:
             raise UnknownUnitError(id, self.run)
         return self.units[place]
@@ -312,6 +309,8 @@ class StoreStats(Answer, frozen=True):
     """Events handed over since this was asked, and not yet applied."""
     rejections: tuple[Rejection, ...]
     """The last few rejections, oldest first."""
+    connections: int | None = None
+    """Connections of other processes that are open; absent where the store does not listen."""
 
     def __repr__(self) -> str:
         return (
@@ -339,10 +338,16 @@ def _msgpack(answer: Answer) -> bytes:
 class UnitIndex:
     """Where each unit stands, made by whoever first asks; shared by snapshots with the same units."""
 
-    __slots__ = ("places",)
+    __slots__ = ("_places",)
 
     def __init__(self) -> None:
-        self.places: dict[str, int] | None = None
+        self._places: dict[str, int] | None = None
+
+    def places(self, units: tuple[UnitState, ...]) -> dict[str, int]:
+        """Return where each unit stands, by its id."""
+        if self._places is None:
+            self._places = {unit.id: place for place, unit in enumerate(units)}
+        return self._places
 
 
 class Shared:
@@ -366,7 +371,8 @@ def share(snapshot: StateSnapshot, shared: Shared) -> StateSnapshot:
     return snapshot
 
 
-def _shared(snapshot: StateSnapshot) -> Shared:
+def shared_by(snapshot: StateSnapshot) -> Shared:
+    """Return what a snapshot shares with others of its version."""
     found: Shared | None = snapshot.__dict__.get("shared")
     if found is None:
         found = snapshot.__dict__.setdefault("shared", Shared(UnitIndex()))
@@ -381,7 +387,7 @@ _FLAGS = {  # where the flag stands, and what it may be; in MessagePack, the siz
 
 def _encode_once(snapshot: StateSnapshot, form: str) -> bytes:
     """Encode, keeping all but `connected`, which stands first and is put in front of what was kept."""
-    shared = _shared(snapshot)
+    shared = shared_by(snapshot)
     start, no, yes = _FLAGS[form]
     whole: bytes | None = getattr(shared, form)
     if whole is None:

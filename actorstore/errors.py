@@ -7,8 +7,15 @@
     ├── StoreTimeoutError      not in time       (also a TimeoutError)
     ├── ActorThreadError       the actor would wait for itself
     ├── ForkedStoreError       used in a forked child
+    ├── AddressError           no socket can be there      (also an OSError)
+    ├── SocketInUseError       another store listens there (also an OSError)
+    ├── StoreUnreachableError  nobody listens there        (also a ConnectionError)
     └── StoreClosedError       closed; nothing more is taken
-        └── StoreFailedError   the actor died; nothing more is taken
+        ├── StoreFailedError   the actor died; nothing more is taken
+        └── RefusedError       the other process takes nothing more from this one
+            ├── ProducerSupersededError  somebody else goes on under this id
+            ├── ProducerConflictError    somebody else has used this id
+            └── JournalRegressionError   the store has forgotten what it acked
 
 The facts are in attributes, the sentence is made from them. All of them survive
 pickling: `Exception.__reduce__` calls the class with `args`, so each passes on
@@ -114,7 +121,7 @@ class ForkedStoreError(ActorStoreError, RuntimeError):
     def __str__(self) -> str:
         return (
             f"this store lives in process {self.owner} and takes nothing from its forked children, because "
-            "it has no listen= address; return what happened to that process and hand it over there"
+            "it has no listen= address: make it with Store(listen=PATH), and it works in children too"
         )
 
 
@@ -133,6 +140,98 @@ class StoreFailedError(StoreClosedError):
             "the store's actor has died and takes nothing more; the log of 'pykka' holds the reason. "
             "Make a new Store"
         )
+
+
+class AddressError(ActorStoreError, OSError):
+    """Raised when no store can listen, or be found, at a path; nothing there was touched.
+
+    Attributes:
+        address: The path.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address = address
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"no store can listen at {self.address}: {self.reason}"
+
+
+class SocketInUseError(ActorStoreError, OSError):
+    """Raised when a store would listen where another one does, which is left alone.
+
+    Attributes:
+        address: The path of the socket.
+        owner: Process id of the one that listens; 0 where it is not known.
+    """
+
+    def __init__(self, address: str, owner: int = 0) -> None:
+        super().__init__(address, owner)
+        self.address = address
+        self.owner = owner
+
+    def __str__(self) -> str:
+        who = f"process {self.owner}" if self.owner else "another process"
+        return f"{who} listens at {self.address} already; stop it, or name another path"
+
+
+class StoreUnreachableError(ActorStoreError, ConnectionError):
+    """Raised when nobody answers at an address; what was handed over is kept, and sent when somebody does.
+
+    Attributes:
+        address: The path of the socket.
+        reason: What happened.
+        unacked: Lines that were handed over and are not acked.
+    """
+
+    def __init__(self, address: str, reason: str, unacked: int = 0) -> None:
+        super().__init__(address, reason, unacked)
+        self.address = address
+        self.reason = reason
+        self.unacked = unacked
+
+    def __str__(self) -> str:
+        text = f"no store answers at {self.address}: {self.reason}; start one with: actorstore serve"
+        return f"{text} ({self.unacked} lines are not acked)" if self.unacked else text
+
+
+class RefusedError(StoreClosedError):
+    """Raised when the store takes nothing more from this connection, and says why.
+
+    Attributes:
+        code: What is wrong, in one word of the protocol.
+        reason: What is wrong, in a sentence.
+    """
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    cure = "mend that, and connect() again"
+
+    def __str__(self) -> str:
+        return f"the store takes nothing more from here: {self.reason}; {self.cure}"
+
+
+class ProducerSupersededError(RefusedError):
+    """Raised when another connection goes on under the same producer id; what it acks is its own affair."""
+
+    cure = "connect() again for a producer of its own"
+
+
+class ProducerConflictError(RefusedError):
+    """Raised when the store knows more lines of a producer than it ever sent: somebody else has its id."""
+
+    cure = "connect() again for a producer of its own"
+
+
+class JournalRegressionError(RefusedError):
+    """Raised when a store knows fewer lines of a producer than it has acked: its journal has lost some."""
+
+    cure = "check the journal against a backup before anybody feeds this store again"
 
 
 @contextmanager

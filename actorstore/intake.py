@@ -26,8 +26,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
+from actorstore.account import Account
 from actorstore.answers import Rejection
 from actorstore.errors import (
     ActorThreadError,
@@ -37,6 +38,7 @@ from actorstore.errors import (
 )
 from actorstore.event import Event
 from actorstore.payload import open_payload
+from actorstore.reply import Receiver, Reply
 from actorstore.text import clean
 from actorstore.wire import CHUNK_BYTES, MAX_LINE_BYTES, SHOWN_CHARS, Chunk, decode
 
@@ -54,51 +56,17 @@ KEPT_REJECTIONS: Final = 16
 logger = logging.getLogger("actorstore")
 
 
-class Receiver(Protocol):
-    """Where an answer goes; called once, from the actor's thread, and must not wait."""
+class Lines(NamedTuple):
+    """Some lines, and on whose account they go."""
 
-    def set(self, value: object) -> bool:
-        """Hand the answer over; `False` where nobody is sure to take it."""
-
-    def fail(self, error: BaseException) -> None:
-        """Hand an error over."""
-
-
-class Reply:
-    """The receiver for a thread that waits."""
-
-    __slots__ = ("_done", "_error", "_value")
-
-    def __init__(self) -> None:
-        self._done = threading.Lock()
-        self._done.acquire()
-        self._value: object = None
-        self._error: BaseException | None = None
-
-    def set(self, value: object) -> bool:
-        """Hand the answer over."""
-        self._value = value
-        self._done.release()
-        return True
-
-    def fail(self, error: BaseException) -> None:
-        """Hand an error over."""
-        self._error = error
-        self._done.release()
-
-    def wait(self, timeout: float = -1) -> bool:
-        """Wait for the answer, at most so many seconds; say whether it is there."""
-        return self._done.acquire(timeout=timeout)
-
-    def result(self) -> object:
-        """Return the answer, or raise the error; only after `wait` said that it is there."""
-        if self._error is not None:
-            raise self._error
-        return self._value
+    data: bytes | Chunk
+    """A chunk of lines as it came, or a long line that is decoded already."""
+    account: Account
+    """Whose they are."""
 
 
-Item: TypeAlias = Event | bytes | Chunk
-"""What lies in the intake: an event, a chunk of lines, or a long line that is decoded already."""
+Item: TypeAlias = Event | Lines
+"""What lies in the intake."""
 
 
 class Intake:
@@ -113,6 +81,7 @@ class Intake:
         self.items: list[Item] = []
         self.asleep = True  # whether the next item costs a message; stays true once closed or forked
         self.idle = False  # whether all that was handed over is applied; never true while anything is not
+        self.here = Account()  # of all callers in this process
         self.rejected = 0
         self._rejections: deque[Rejection] = deque(maxlen=KEPT_REJECTIONS)
         self.owner = os.getpid()
@@ -150,7 +119,8 @@ class Intake:
                     f"payload and error have {size} bytes; at most {self.max_line_bytes} are taken"
                 )
         except InvalidEventError as error:
-            self.reject(Rejection(clean(error.reason, SHOWN_CHARS), clean(repr(event), SHOWN_CHARS)))
+            reason = Rejection(clean(error.reason, SHOWN_CHARS), clean(repr(event), SHOWN_CHARS))
+            self.reject(reason, self.here)
             return False
         with self._lock:
             self._bytes += size
@@ -164,12 +134,24 @@ class Intake:
             Whether intake is full now, so that the producer ought to wait.
         """
         self.check_open()
-        item = chunk if len(chunk) <= CHUNK_BYTES else decode(chunk, self.max_line_bytes)
+        data = chunk if len(chunk) <= CHUNK_BYTES else decode(chunk, self.max_line_bytes)
+        return self.put_lines(Lines(data, self.here), len(chunk))
+
+    def put_lines(self, lines: Lines, size: int) -> bool:
+        """Hand lines over that are on somebody's account.
+
+        Args:
+            lines: A chunk of at most `CHUNK_BYTES`, or what `decode` has made of a longer one.
+            size: How many bytes they have.
+
+        Returns:
+            Whether intake is full now, so that the producer ought to wait.
+        """
         with self._lock:
-            self._bytes += len(chunk)
+            self._bytes += size
             self._chunks += 1
-            self.items.append(item)
-        return self.turn(item)
+            self.items.append(lines)
+        return self.turn(lines)
 
     def turn(self, item: Item) -> bool:
         """Follow up on an item that was appended, and say whether intake is full.
@@ -180,7 +162,7 @@ class Intake:
         """
         if self.asleep:
             self._wake(item)
-        return len(self.items) >= MAX_EVENTS or self._bytes >= MAX_BYTES
+        return self.is_full()
 
     def wait_for_room(self) -> None:
         """Wait until the actor lets this producer in."""
@@ -192,10 +174,14 @@ class Intake:
             finally:
                 self.leave_queue(reply)
 
+    def is_full(self) -> bool:
+        """Whether a producer ought to wait before it hands more over."""
+        return len(self.items) >= MAX_EVENTS or self._bytes >= MAX_BYTES
+
     def queue_up(self, receiver: Receiver) -> bool:
         """Wait in line for room; `False` where there is room already."""
         with self._lock:
-            if self.closed or (len(self.items) < MAX_EVENTS and self._bytes < MAX_BYTES):
+            if self.closed or not self.is_full():
                 return False
             self._waiting.append(receiver)
             return True
@@ -211,10 +197,11 @@ class Intake:
         if self._waiting and not self.closed:
             self._wake_actor()
 
-    def reject(self, rejection: Rejection) -> None:
+    def reject(self, rejection: Rejection, account: Account) -> None:
         """Count a rejection, keep it for `stats()`, and log it, at most one a second."""
         with self._lock:
             self.rejected += 1
+            account.rejected += 1
             self._rejections.append(rejection)
             now = time.monotonic()
             if 0 <= now - self._logged_at < 1:
@@ -321,10 +308,8 @@ def _nobody() -> None:
 
 def _events_in(item: Item) -> int:
     match item:
-        case bytes():
-            return item.count(b"\n")
-        case Chunk():
-            return len(item.events)
+        case Lines(data):
+            return data.count(b"\n") if isinstance(data, bytes) else len(data.events)
         case _:
             return 1
 

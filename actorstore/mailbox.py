@@ -12,7 +12,8 @@ import pykka
 from actorstore.actor import Board, Forget, Question, Standing, StoreActor
 from actorstore.answers import StateSnapshot
 from actorstore.errors import StoreClosedError, StoreTimeoutError
-from actorstore.intake import Intake, Receiver, Reply
+from actorstore.intake import Intake
+from actorstore.reply import Receiver, Reply
 from actorstore.run import Draft
 
 T = TypeVar("T")

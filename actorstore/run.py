@@ -132,6 +132,10 @@ class Draft:
         """Whether `finish` has to put a graph together."""
         return self._graph is not None and not self._graph.whole
 
+    def bare(self) -> Update:
+        """Return the update without its graph."""
+        return self._update
+
     def finish(self) -> Update:
         """Return the update, its graph put together."""
         if self._graph is None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from operator import length_hint
 from typing import Final, NamedTuple, cast
 
-from actorstore.answers import Cursor, RunInfo, RunStatus, StateSnapshot, UnitStatus
+from actorstore.answers import Cursor, RunInfo, RunStatus, StateSnapshot, UnitStatus, Update
 from actorstore.errors import UnknownRunError
 from actorstore.event import ABSENT, Event
 from actorstore.payload import NewUnit, RunPlan, TaskCounts
@@ -230,6 +230,18 @@ class State:
         """Return a run as it is now."""
         return self.run(run).snapshot(self.version, connected)
 
+    def copy(
+        self, run: str | None = None, since: Cursor | None = None, connected: bool = False
+    ) -> tuple[StateSnapshot, Cursor] | Update:
+        """Return a run and the cursor it stands at, or what changed since a cursor that fits; no graph."""
+        found = self.run(run)
+        version = self._place(found, since)
+        cursor = self._cursor(found)
+        if version is None:
+            return found.snapshot(self.version, connected), cursor
+        update = found.update(self.version, connected, version, cursor).bare()
+        return update if update.since is not None else (found.snapshot(self.version, connected), cursor)
+
     def graph(self, run: str | None = None) -> GraphParts | None:
         """Return the parts of a run's graph."""
         return self.run(run).graph()
@@ -241,14 +253,16 @@ class State:
     def update(self, run: str | None = None, since: Cursor | None = None, connected: bool = False) -> Draft:
         """Return what changed since the cursor; the whole run where it does not fit."""
         found = self.run(run)
-        cursor = Cursor(f"{self.store}.{found.born}.{self.version}")
-        return found.update(self.version, connected, self._place(found, since), cursor)
+        return found.update(self.version, connected, self._place(found, since), self._cursor(found))
 
     def has_news(self, run: str | None, since: Cursor) -> bool:
         """Whether an update since the cursor would say anything."""
         found = self.run(run)
         version = self._place(found, since)
         return version is None or found.has_news(version)
+
+    def _cursor(self, run: Run) -> Cursor:
+        return Cursor(f"{self.store}.{run.born}.{self.version}")
 
     def _place(self, run: Run, cursor: Cursor | None) -> int | None:
         """The version that a cursor stands at, or `None` where it does not fit the run."""

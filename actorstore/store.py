@@ -6,27 +6,35 @@ actor is in `actorstore.intake`, how it answers in `actorstore.actor`.
 
 from __future__ import annotations
 
+import os
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Never, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorstore.actor import NOWHERE, Standing, StoreActor
+from actorstore.address import Address
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
-from actorstore.errors import StoreClosedError, StoreFailedError, noted
+from actorstore.errors import StoreClosedError, StoreFailedError
 from actorstore.event import ABSENT, Event
 from actorstore.intake import MAX_EVENTS, Intake
 from actorstore.mailbox import ANSWER_SECONDS, Mailbox
+from actorstore.remote import RemoteStore
+from actorstore.reporting import Reporter
 from actorstore.run import Draft
 from actorstore.wire import MAX_LINE_BYTES, chunks
 
 if TYPE_CHECKING:
     from actorstore.aio import AsyncStore
+    from actorstore.server import Server
+
+FORGOTTEN_SECONDS: Final = 1.0
+"""How long the end of a process waits for the connections of a store that nobody closed."""
 
 
-class Store:
+class Store(Reporter):
     """The live state of orchestration runs, held by one actor in this process.
 
     Safe to use from any thread. Producers hand events over and go on; everybody
@@ -34,17 +42,43 @@ class Store:
     closing applies all that was handed over.
 
     Args:
+        listen: Path of a Unix socket, so that other processes may `connect`; a
+            missing directory is made, for this user alone.
         max_line_bytes: Longest line that is taken, in bytes.
+
+    Raises:
+        SocketInUseError: Another store listens there; it is left alone.
+        AddressError: Nothing can listen there.
+
+    One that listens pickles to a `RemoteStore`, and is one in forked children,
+    so it can be handed to processes and pools like any argument.
 
     Every method raises `StoreClosedError` once the store is closed,
     `StoreFailedError` once its actor has died, `ForkedStoreError` in a forked
     child, and `ActorThreadError` where the actor would have to wait for itself.
     """
 
-    def __init__(self, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(self, *, listen: Address | None = None, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._intake = Intake(max_line_bytes)
         self._mailbox = Mailbox(self._intake)
-        self._forgotten = weakref.finalize(self, _close_forgotten, self._mailbox, self._intake)
+        self._server = None if listen is None else self._listen(listen)
+        self._forgotten = weakref.finalize(self, _close_forgotten, self._mailbox, self._intake, self._server)
+
+    def _listen(self, address: Address) -> Server:
+        from actorstore.server import Server  # importing asyncio costs 30 ms, so who needs it pays
+
+        try:
+            server = Server(address, self._intake, self._mailbox)
+        except BaseException:
+            self._mailbox.join(None)
+            raise
+        _listening.add(self)
+        return server
+
+    @property
+    def address(self) -> str | None:
+        """Path of the socket, where the store listens."""
+        return self._server.address if self._server else None
 
     # Producers.
 
@@ -82,25 +116,9 @@ class Store:
             if self._intake.put_chunk(chunk):
                 self._intake.wait_for_room()
 
-    @contextmanager
-    def unit(self, id: str, *, run: str = "") -> Iterator[None]:
-        """Report a unit around a block: started; then completed, or failed, and the error goes on."""
-        self.handle_event(Event.unit_started(id, run=run))
-        try:
-            yield
-        except BaseException as error:
-            with noted(error):
-                self.handle_event(Event.unit_failed(id, error, run=run))
-            raise
-        self.handle_event(Event.unit_completed(id, run=run))
-
     def set_connected(self, connected: bool) -> None:
         """Say whether a producer is connected; it is added to every answer."""
         self._mailbox.ask(lambda actor: actor.set_connected(connected), ANSWER_SECONDS)
-
-    def reset(self, run: str = "") -> None:
-        """Hand over `orch.reset`: the run goes back to waiting, with no units and no graph."""
-        self.handle_event(Event.orch_reset(run=run))
 
     def flush(self, timeout: float | None = None) -> FlushResult:
         """Wait until all that was handed over to this store is applied, and say what became of it.
@@ -207,7 +225,8 @@ class Store:
 
     def stats(self) -> StoreStats:
         """Return how the store is doing: its version, what was refused, and why."""
-        return self._mailbox.ask(lambda actor: actor.stats(), ANSWER_SECONDS)
+        stats = self._mailbox.ask(lambda actor: actor.stats(), ANSWER_SECONDS)
+        return self._server.add_to(stats) if self._server else stats
 
     # The end.
 
@@ -222,8 +241,12 @@ class Store:
         """
         self._intake.check_thread()
         self._forgotten.detach()
-        if not self._intake.forked:
-            self._mailbox.join(timeout)
+        if self._intake.forked:
+            return
+        until = None if timeout is None else time.monotonic() + timeout
+        if self._server is not None:
+            self._server.close(timeout)
+        self._mailbox.join(None if until is None else max(0.0, until - time.monotonic()))
 
     def __enter__(self) -> Store:
         return self
@@ -231,15 +254,27 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce__(self) -> Never:
-        raise TypeError(
-            "a Store cannot be pickled: it lives in the process that made it. Return what happened there "
-            "and hand it over here"
-        )
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._server is None:
+            raise TypeError(
+                "this Store cannot be pickled: it lives in the process that made it, and has no listen= "
+                "address. Make it with Store(listen=PATH), and it can be handed to other processes"
+            )
+        return RemoteStore, (self._server.address,)
+
+    def _become_remote(self) -> None:
+        """In a forked child: be a producer of its own that connects to the parent."""
+        assert self._server is not None
+        address = self._server.address
+        self._forgotten.detach()
+        self.__dict__.clear()
+        self.__class__ = RemoteStore  # type: ignore[assignment]
+        RemoteStore.__init__(cast(RemoteStore, self), address)
 
     def __repr__(self) -> str:
         closed = self._intake.closed or self._intake.forked
-        return f"<Store in process {self._intake.owner}{', closed' if closed else ''}>"
+        where = f" at {self.address}" if self.address else ""
+        return f"<Store in process {self._intake.owner}{where}{', closed' if closed else ''}>"
 
     @property
     def aio(self) -> AsyncStore:
@@ -249,11 +284,25 @@ class Store:
         return AsyncStore(self._intake, self._mailbox, self.close)
 
 
-def _close_forgotten(mailbox: Mailbox, intake: Intake) -> None:
+def _close_forgotten(mailbox: Mailbox, intake: Intake, server: Server | None) -> None:
     """Close a store that its owner forgot: when it is collected, or when the interpreter exits."""
     if intake.forked or not mailbox.is_alive():
         return
+    if server is not None:
+        server.close(FORGOTTEN_SECONDS)
     mailbox.stop()
     warnings.warn(
         "a Store was not closed; use `with Store() as store:` or call close()", ResourceWarning, stacklevel=2
     )
+
+
+_listening: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+def _become_remote() -> None:
+    for store in list(_listening):
+        store._become_remote()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_become_remote)

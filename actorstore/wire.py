@@ -146,13 +146,16 @@ def _decode_each(chunk: bytes, lines: int, max_line_bytes: int) -> Chunk:
             continue
         try:
             if len(line) >= max_line_bytes:
-                raise InvalidEventError(
-                    f"the line has {len(line) + 1} bytes; at most {max_line_bytes} are taken"
-                )
+                raise InvalidEventError(line_too_long(len(line) + 1, max_line_bytes))
             events.append(decode_line(line))
         except InvalidEventError as error:
             rejections.append(Rejection(clean(error.reason, SHOWN_CHARS), shown(line), number))
     return Chunk(events, rejections, lines)
+
+
+def line_too_long(size: int, limit: int) -> str:
+    """Say that a line, with its LF, has more bytes than are taken."""
+    return f"the line has {size} bytes; at most {limit} are taken"
 
 
 def shown(line: bytes) -> str:

@@ -87,6 +87,7 @@ FULL = {
     RunInfo: msgspec.structs.replace(BARE[RunInfo], **ENDED),
     Update: msgspec.structs.replace(BARE[Update], since=3, error="boom", graph=GRAPH, **ENDED),
     Rejection: Rejection("not valid UTF-8", "…", 12),
+    StoreStats: msgspec.structs.replace(BARE[StoreStats], connections=3),
 }
 """One of each answer, with all that it may hold."""
 
@@ -98,6 +99,7 @@ OPTIONAL = {
     "graph",
     "line",
     "completedTasks",
+    "connections",
 }
 every_answer = pytest.mark.parametrize("kind", BARE, ids=lambda kind: kind.__name__)
 

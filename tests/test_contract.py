@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -22,14 +23,17 @@ from actorstore import (
     Event,
     FlushResult,
     GraphEdge,
+    RemoteStore,
     StateStore,
     Store,
     StoreActor,
     StoreClosedError,
+    StoreProcess,
     StoreTimeoutError,
     UnitStatus,
     UnknownRunError,
     Update,
+    connect,
 )
 from tests.builders import (
     NOON,
@@ -84,7 +88,7 @@ class Proxied:
 class Awaited:
     """An `AsyncStore`, every call of which waits for the loop that runs it in another thread."""
 
-    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, store: Store | RemoteStore, loop: asyncio.AbstractEventLoop) -> None:
         self._aio = store.aio
         self._loop = loop
 
@@ -125,6 +129,30 @@ def direct() -> Iterator[Direct]:
 
 
 @contextmanager
+def socket_path() -> Iterator[str]:
+    with TemporaryDirectory(prefix="store-") as folder:
+        yield f"{folder}/store.sock"
+
+
+@contextmanager
+def listening() -> Iterator[Direct]:
+    with socket_path() as path, Store(listen=path) as store:
+        yield Direct(store)
+
+
+@contextmanager
+def remote() -> Iterator[Direct]:
+    with socket_path() as path, Store(listen=path), connect(path) as store:
+        yield Direct(store)
+
+
+@contextmanager
+def remote_process() -> Iterator[Direct]:
+    with StoreProcess() as store:
+        yield Direct(store)
+
+
+@contextmanager
 def proxied() -> Iterator[Proxied]:
     proxy = StoreActor.start().proxy()
     try:
@@ -135,12 +163,23 @@ def proxied() -> Iterator[Proxied]:
 
 @contextmanager
 def awaited() -> Iterator[Awaited]:
+    with Store() as store, a_loop() as loop:
+        yield Awaited(store, loop)
+
+
+@contextmanager
+def remote_awaited() -> Iterator[Awaited]:
+    with socket_path() as path, Store(listen=path), connect(path) as store, a_loop() as loop:
+        yield Awaited(store, loop)
+
+
+@contextmanager
+def a_loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
-        with Store() as store:
-            yield Awaited(store, loop)
+        yield loop
     finally:
         asyncio.run_coroutine_threadsafe(_wind_up(loop), loop).result(SECONDS)
         loop.call_soon_threadsafe(loop.stop)
@@ -154,7 +193,14 @@ async def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
 
 
 Adapter = Callable[[], AbstractContextManager[Any]]
-STORES: dict[str, Adapter] = {"store": direct, "aio": awaited}
+STORES: dict[str, Adapter] = {
+    "store": direct,
+    "aio": awaited,
+    "listening": listening,
+    "remote": remote,
+    "remote aio": remote_awaited,
+    "remote process": remote_process,
+}
 PARTS: dict[str, Adapter] = {"proxy": proxied}
 
 
@@ -162,6 +208,13 @@ PARTS: dict[str, Adapter] = {"proxy": proxied}
 def store(request: pytest.FixtureRequest) -> Iterator[Any]:
     """Whatever takes events and answers questions."""
     with (STORES | PARTS)[request.param]() as store:
+        yield store
+
+
+@pytest.fixture(params=[name for name in STORES if not name.startswith("remote")])
+def local(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Whatever is fed in its own process, so that nobody is connected unless that is said."""
+    with STORES[request.param]() as store:
         yield store
 
 
@@ -383,19 +436,19 @@ def test_a_reset_of_an_unknown_run_makes_one_that_waits(store: Any) -> None:
 # Connected.
 
 
-def test_connected_is_added_to_every_answer_and_lies_outside_the_version(store: Any) -> None:
-    feed(store, orch_started(units("a"), run="one"))
-    off = store.snapshot()
-    store.set_connected(True)
-    on = store.snapshot()
-    assert (on.connected, store.snapshot("one").connected, store.update().connected) == (True, True, True)
+def test_connected_is_added_to_every_answer_and_lies_outside_the_version(local: Any) -> None:
+    feed(local, orch_started(units("a"), run="one"))
+    off = local.snapshot()
+    local.set_connected(True)
+    on = local.snapshot()
+    assert (on.connected, local.snapshot("one").connected, local.update().connected) == (True, True, True)
     assert (on.version, on.units) == (off.version, off.units)
     assert off.connected is False
     assert b'"connected":false' in off.json()
     assert b'"connected":true' in on.json()
-    store.set_connected(False)
-    assert store.snapshot() == off
-    assert store.stats().version == 1
+    local.set_connected(False)
+    assert local.snapshot() == off
+    assert local.stats().version == 1
 
 
 def test_connected_survives_a_reset_and_a_new_run(store: Any) -> None:
@@ -525,7 +578,7 @@ def test_an_event_whose_payload_does_not_fit_is_counted(store: Any) -> None:
     feed(store, orch_started(units("a")), WRONG, unit_started("a"))
     assert store.flush() == FlushResult(2, 1)
     (rejection,) = store.stats().rejections
-    assert rejection.line is None
+    assert rejection.line in (None, 2)  # to a store elsewhere, an event is a line
     assert "total_tasks" in rejection.reason
     assert "unit.started" in rejection.text
 
@@ -795,11 +848,11 @@ def test_a_run_made_anew_comes_whole(whole: Any) -> None:
     assert follower.take(next(updates)).snapshot().units == ()
 
 
-def test_a_change_of_connected_is_an_update(whole: Any) -> None:
-    feed(whole, orch_started(units("a")))
-    updates = whole.subscribe()
+def test_a_change_of_connected_is_an_update(local: Any) -> None:
+    feed(local, orch_started(units("a")))
+    updates = local.subscribe()
     assert next(updates).connected is False
-    whole.set_connected(True)
+    local.set_connected(True)
     update = next(updates)
     assert (update.connected, update.units, update.version) == (True, (), 1)
 
@@ -822,12 +875,12 @@ def test_a_subscription_ends_with_its_store_after_the_last_change(whole: Any) ->
     assert list(updates) == []
 
 
-def test_the_last_change_may_be_one_of_connected(whole: Any) -> None:
-    feed(whole, orch_started(units("a")))
-    updates = whole.subscribe()
+def test_the_last_change_may_be_one_of_connected(local: Any) -> None:
+    feed(local, orch_started(units("a")))
+    updates = local.subscribe()
     assert next(updates).connected is False
-    whole.set_connected(True)
-    whole.close()
+    local.set_connected(True)
+    local.close()
     assert [update.connected for update in updates] == [True]
 
 

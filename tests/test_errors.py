@@ -12,11 +12,18 @@ from actorstore import errors
 from actorstore.errors import (
     ActorStoreError,
     ActorThreadError,
+    AddressError,
     ForkedStoreError,
     InvalidEventError,
+    JournalRegressionError,
+    ProducerConflictError,
+    ProducerSupersededError,
+    RefusedError,
+    SocketInUseError,
     StoreClosedError,
     StoreFailedError,
     StoreTimeoutError,
+    StoreUnreachableError,
     UnknownRunError,
     UnknownUnitError,
 )
@@ -56,6 +63,39 @@ CASES = [
     Case(ForkedStoreError(4711), {"owner": 4711}, "process 4711", "listen=", RuntimeError),
     Case(StoreClosedError(), {}, "the store is closed", "changed nothing", RuntimeError),
     Case(StoreFailedError(), {}, "actor has died", "Make a new Store", StoreClosedError),
+    Case(
+        AddressError("/x.sock", "a file is in the way; remove it"),
+        {"address": "/x.sock", "reason": "a file is in the way; remove it"},
+        "/x.sock",
+        "remove it",
+        OSError,
+    ),
+    Case(SocketInUseError("/x", 47), {"address": "/x", "owner": 47}, "process 47", "another path", OSError),
+    Case(
+        SocketInUseError("/x", 0), {"address": "/x", "owner": 0}, "another process", "another path", OSError
+    ),
+    Case(
+        StoreUnreachableError("/x", "nobody listens", 3),
+        {"address": "/x", "reason": "nobody listens", "unacked": 3},
+        "at /x: nobody listens",
+        "actorstore serve",
+        ConnectionError,
+    ),
+    *[
+        Case(
+            kind("code", "it said no"),
+            {"code": "code", "reason": "it said no"},
+            "it said no",
+            cure,
+            StoreClosedError,
+        )
+        for kind, cure in [
+            (RefusedError, "connect() again"),
+            (ProducerSupersededError, "a producer of its own"),
+            (ProducerConflictError, "a producer of its own"),
+            (JournalRegressionError, "check the journal"),
+        ]
+    ],
 ]
 every_error = pytest.mark.parametrize("case", CASES, ids=lambda case: type(case.error).__name__)
 

@@ -9,9 +9,15 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 import pytest
 
 import actorstore
-from actorstore import StateStore, Store
+from actorstore import RemoteStore, StateStore, Store, StoreProcess
 from actorstore.aio import AsyncStore
+from actorstore.remote_aio import AsyncRemoteStore
 from tests.threads import CALLS, ROOT, python
+
+FOR_TYPES = {"TYPE_CHECKING", "annotations"}
+
+LATE = {"RemoteStore", "Store", "StoreActor", "StoreProcess", "connect"}
+"""What is imported when it is asked for."""
 
 METHODS = sorted(name for name in vars(StateStore) if not name.startswith("_"))
 
@@ -42,9 +48,10 @@ def test_nothing_public_is_left_out_of_the_exported_names() -> None:
     public = {
         name
         for name, value in vars(actorstore).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
+        if not name.startswith("_") and not inspect.ismodule(value) and name not in FOR_TYPES
     }
-    assert public == set(actorstore.__all__)
+    assert public | LATE == set(actorstore.__all__)
+    assert set(dir(actorstore)) >= LATE
 
 
 def test_the_version_is_that_of_the_package() -> None:
@@ -63,29 +70,38 @@ def test_an_import_loads_nothing_that_only_some_need() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_store_offers_what_the_protocol_says(name: str) -> None:
-    assert shape(getattr(Store, name)) == shape(getattr(StateStore, name))
+    for kind in (Store, RemoteStore):
+        assert shape(getattr(kind, name)) == shape(getattr(StateStore, name))
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_store_for_coroutines_offers_the_same_names(name: str) -> None:
-    assert names(getattr(AsyncStore, name)) == names(getattr(StateStore, name))
+    for kind in (AsyncStore, AsyncRemoteStore):
+        assert names(getattr(kind, name)) == names(getattr(StateStore, name))
 
 
 def test_a_store_offers_nothing_but_the_protocol_and_its_coroutines() -> None:
-    public = {name for name in vars(Store) if not name.startswith("_")}
-    assert public == {*METHODS, "aio"}
-    assert {name for name in vars(AsyncStore) if not name.startswith("_")} == set(METHODS)
+    for kind in (Store, RemoteStore):
+        assert public(kind) == {*METHODS, "aio", "address"}
+    for kind in (AsyncStore, AsyncRemoteStore):
+        assert public(kind) == set(METHODS)
+
+
+def public(kind: type) -> set[str]:
+    return {name for name in dir(kind) if not name.startswith("_")}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_of_a_store_is_documented(name: str) -> None:
-    for kind in (StateStore, Store, AsyncStore):
+    for kind in (StateStore, Store, AsyncStore, RemoteStore, AsyncRemoteStore):
         assert (getattr(kind, name).__doc__ or "").strip()
 
 
 def test_a_store_and_its_coroutines_are_closed_by_with() -> None:
-    assert issubclass(Store, AbstractContextManager)
-    assert issubclass(AsyncStore, AbstractAsyncContextManager)
+    for kind in (Store, RemoteStore, StoreProcess):
+        assert issubclass(kind, AbstractContextManager)
+    for kind in (AsyncStore, AsyncRemoteStore):
+        assert issubclass(kind, AbstractAsyncContextManager)
 
 
 def test_the_tests_of_every_method_leave_none_out() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from actorstore import Event, Rejection, StoreClosedError, StoreFailedError
 from actorstore import intake as intake_module
-from actorstore.intake import KEPT_REJECTIONS, MAX_BYTES, MAX_EVENTS, Intake, Reply
+from actorstore.intake import KEPT_REJECTIONS, MAX_BYTES, MAX_EVENTS, Intake, Lines
+from actorstore.reply import Reply
 from actorstore.wire import CHUNK_BYTES, Chunk
 from tests.builders import line, lines, task_started, unit_failed, unit_queued, unit_started
 from tests.threads import SECONDS, results, spawn, wait_until
@@ -67,7 +68,8 @@ def test_items_are_taken_in_the_order_handed_over(bench: Bench) -> None:
     bench.intake.put(events[0])
     bench.intake.put_chunk(line(events[1]))
     bench.intake.put(events[2])
-    assert bench.intake.take() == ([events[0], line(events[1]), events[2]], False)
+    lines = Lines(line(events[1]), bench.intake.here)
+    assert bench.intake.take() == ([events[0], lines, events[2]], False)
     assert bench.intake.take() == ([], True)
 
 
@@ -101,8 +103,8 @@ def test_a_line_longer_than_a_chunk_is_decoded_by_its_producer(bench: Bench) -> 
     long = b'{"type":"x","payload":"%s"}\n' % (b"x" * CHUNK_BYTES)
     bench.intake.put_chunk(long)
     ((item,), only_events) = bench.intake.take()
-    assert isinstance(item, Chunk)
-    assert (len(item.events), item.lines, only_events) == (1, 1, False)
+    assert isinstance(item.data, Chunk)
+    assert (len(item.data.events), item.data.lines, only_events) == (1, 1, False)
 
 
 @pytest.mark.parametrize("wrong", ["unit.queued", b"{}", None, {"type": "unit.queued"}, Event])
@@ -260,7 +262,7 @@ def test_an_event_that_is_too_long_is_refused() -> None:
 
 def test_the_last_few_rejections_are_kept_and_all_are_counted(bench: Bench) -> None:
     for number in range(KEPT_REJECTIONS + 5):
-        bench.intake.reject(rejection(number))
+        bench.intake.reject(rejection(number), bench.intake.here)
     assert bench.intake.rejected == KEPT_REJECTIONS + 5
     assert [each.line for each in bench.intake.last_rejections()] == list(range(5, KEPT_REJECTIONS + 5))
 
@@ -268,18 +270,19 @@ def test_the_last_few_rejections_are_kept_and_all_are_counted(bench: Bench) -> N
 def test_many_producers_count_their_rejections_together(bench: Bench) -> None:
     def reject() -> None:
         for number in range(200):
-            bench.intake.reject(rejection(number))
+            bench.intake.reject(rejection(number), bench.intake.here)
 
     results([spawn(reject) for _ in range(4)])
-    assert bench.intake.rejected == 800
+    assert (bench.intake.rejected, bench.intake.here.rejected) == (800, 800)
 
 
 def test_a_rejection_is_logged_with_reason_and_line(
     bench: Bench, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench.intake.reject(Rejection("unit: expected `str`, got `int`", '{"unit":7}', 12))
+    here = bench.intake.here
+    bench.intake.reject(Rejection("unit: expected `str`, got `int`", '{"unit":7}', 12), here)
     clock.now += 1
-    bench.intake.reject(Rejection("payload: not JSON", "Event('x')"))
+    bench.intake.reject(Rejection("payload: not JSON", "Event('x')"), here)
     assert [(record.name, record.levelno, record.getMessage()) for record in caplog.records] == [
         ("actorstore", logging.WARNING, 'rejected line 12: unit: expected `str`, got `int`: {"unit":7}'),
         ("actorstore", logging.WARNING, "rejected an event: payload: not JSON: Event('x')"),
@@ -291,7 +294,7 @@ def test_at_most_one_rejection_a_second_is_logged_and_the_others_are_counted(
 ) -> None:
     for number in range(50):
         clock.now += 0.1
-        bench.intake.reject(rejection(number))
+        bench.intake.reject(rejection(number), bench.intake.here)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 5
     assert "more before it" not in messages[0]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from actorstore import Event, Store, StoreActor
-from actorstore.intake import Reply
+from actorstore.reply import Reply
 from tests.builders import unit_failed, unit_queued
 
 T = TypeVar("T")

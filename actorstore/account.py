@@ -1,0 +1,43 @@
+"""Accounts: what each producer has handed over in lines, and what became of them.
+
+A producer of another process counts its lines, and so does the store; where the
+two counts agree, nothing is lost and nothing counts twice. Only the actor's
+thread writes here, between two events, so a count is always the whole truth
+about the events that are applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from actorstore.answers import Rejection
+
+
+class Listener(Protocol):
+    """Who is told what became of lines; called in the actor's thread, and must not wait or raise."""
+
+    def hear(self, lines: int, rejections: Sequence[Rejection]) -> None:
+        """Take note that all lines of the producer, up to this one, are accounted for.
+
+        Args:
+            lines: How many.
+            rejections: Those refused since the last time; `line` counts the producer's lines from 1.
+        """
+
+
+class Account:
+    """The account of one producer.
+
+    Args:
+        listener: Who is told; nobody, where not given.
+    """
+
+    __slots__ = ("accepted", "lines", "listener", "rejected", "told")
+
+    def __init__(self, listener: Listener | None = None) -> None:
+        self.lines = 0  # accounted for: applied, refused, or blank
+        self.accepted = 0
+        self.rejected = 0
+        self.listener = listener
+        self.told: list[Rejection] | None = None  # what the listener is told after this batch

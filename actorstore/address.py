@@ -1,0 +1,227 @@
+"""Where a listening store is found: one Unix socket, one owner, one user.
+
+Who listens takes an `flock` on a file beside the socket first, and keeps it, so
+a socket file that is left over is told from one that is in use, and two stores
+that start together cannot both win. The socket belongs to its user alone: its
+directory, where this makes it, has mode 0700, the socket 0600, and the user id
+of whoever connects is checked.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from actorstore.errors import AddressError, SocketInUseError, StoreUnreachableError
+
+try:
+    import fcntl
+except ImportError:  # Windows, which has no Unix sockets either
+    fcntl = None  # type: ignore[assignment]
+
+Address: TypeAlias = str | os.PathLike[str]
+"""Path of a Unix socket."""
+
+VARIABLE: Final = "ACTORSTORE_SOCKET"
+"""The environment variable that names the socket, where the caller does not."""
+
+MAX_PATH_BYTES: Final = 107
+"""Longest path of a socket: `sun_path` of Linux less its NUL (unix(7))."""
+
+BACKLOG: Final = 1024
+"""How many connections may wait to be accepted."""
+
+
+def default_address() -> Path:
+    """Return where a store listens unless it is told otherwise."""
+    return next(_usual())
+
+
+def _usual() -> Iterator[Path]:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        yield Path(runtime, "actorstore", "store.sock")
+    yield Path.home() / ".actorstore" / "store.sock"
+
+
+def find(address: Address | None = None) -> str:
+    """Return the path to connect to: the one given, or the first usual one that is there.
+
+    Args:
+        address: Path of a socket; where not given, that in `ACTORSTORE_SOCKET`,
+            else `$XDG_RUNTIME_DIR/actorstore/store.sock`, else `~/.actorstore/store.sock`.
+    """
+    given = address or os.environ.get(VARIABLE)
+    if given:
+        return os.path.abspath(os.fspath(given))
+    usual = list(_usual())
+    return str(next((path for path in usual if path.exists()), usual[0]))
+
+
+def connect(path: str, timeout: float | None = None) -> socket.socket:
+    """Connect to a store.
+
+    Raises:
+        StoreUnreachableError: Nobody listens there, or not to this user.
+        AddressError: No socket can have this path.
+    """
+    made = _new_socket(path)
+    try:
+        made.settimeout(timeout)
+        made.connect(path)
+    except OSError as error:
+        made.close()
+        raise StoreUnreachableError(path, _reason(error)) from None
+    return made
+
+
+def _reason(error: OSError) -> str:
+    match error.errno:
+        case errno.ENOENT:
+            return "there is no such socket"
+        case errno.ECONNREFUSED:
+            return "the socket is there, and nobody listens"
+        case errno.EACCES | errno.EPERM:
+            return "the socket belongs to another user"
+        case errno.EAGAIN:
+            return "too many others wait to be let in"
+        case _ if isinstance(error, TimeoutError):
+            return "nobody answers"
+        case _:
+            return error.strerror or str(error)
+
+
+def peer(connection: socket.socket) -> tuple[int, int] | None:
+    """Return process and user id of the other end, where the system tells."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    size = struct.calcsize("3i")
+    pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return pid, uid
+
+
+class SocketFile:
+    """A socket file that this process owns, from here until `release`.
+
+    Args:
+        address: Where to listen. A missing directory is made, for this user alone.
+
+    Raises:
+        SocketInUseError: Another store listens there; it is left alone.
+        AddressError: Something else is there, or nothing can be.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.path = os.path.abspath(os.fspath(address))
+        listener = _new_socket(self.path)
+        try:
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            self._lock_path = self.path + ".lock"
+            self._lock = self._take_lock()
+            try:
+                self._clear()
+                self._bind(listener)
+            except BaseException:
+                self._drop_lock()
+                raise
+        except OSError as error:
+            listener.close()
+            if isinstance(error, SocketInUseError):
+                raise
+            raise AddressError(self.path, error.strerror or str(error)) from None
+        except BaseException:
+            listener.close()
+            raise
+        self.listener = listener
+        self._is_released = False
+        self._inode = os.lstat(self.path).st_ino
+
+    def fileno(self) -> int:
+        """Return the descriptor of the lock."""
+        return self._lock
+
+    def release(self) -> None:
+        """Leave no file behind, and let the next one in; releasing again does nothing."""
+        if self._is_released:
+            return
+        self._is_released = True
+        with suppress(OSError):
+            if os.lstat(self.path).st_ino == self._inode:
+                os.unlink(self.path)
+        self._drop_lock()
+
+    def _take_lock(self) -> int:
+        """Open and lock the file beside the socket.
+
+        Whoever releases it removes it first; so one who waited for a file that is
+        gone by now starts again with the new one.
+        """
+        while True:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(self._lock_path, flags, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = os.read(descriptor, 32)
+                os.close(descriptor)
+                raise SocketInUseError(self.path, int(owner) if owner.isdigit() else 0) from None
+            except BaseException:
+                os.close(descriptor)
+                raise
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.lstat(self._lock_path)):
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, b"%d" % os.getpid())
+                    return descriptor
+            os.close(descriptor)
+
+    def _drop_lock(self) -> None:
+        with suppress(OSError):
+            os.unlink(self._lock_path)
+        os.close(self._lock)
+
+    def _clear(self) -> None:
+        """Remove a socket that was left over, and nothing else."""
+        try:
+            mode = os.lstat(self.path).st_mode
+        except FileNotFoundError:
+            return
+        if stat.S_ISLNK(mode):
+            raise AddressError(self.path, "a symbolic link is in the way, and none is followed; remove it")
+        if not stat.S_ISSOCK(mode):
+            raise AddressError(
+                self.path, "a file that is no socket is in the way; remove it, or name another path"
+            )
+        try:
+            other = connect(self.path, timeout=1.0)
+        except StoreUnreachableError:
+            os.unlink(self.path)
+            return
+        owner = peer(other)
+        other.close()
+        raise SocketInUseError(self.path, owner[0] if owner else 0)
+
+    def _bind(self, listener: socket.socket) -> None:
+        os.fchmod(listener.fileno(), 0o600)  # what Linux gives the file, so that it is never open to others
+        listener.bind(self.path)
+        if stat.S_IMODE(os.lstat(self.path).st_mode) & 0o077:
+            os.chmod(self.path, 0o600)
+        listener.listen(BACKLOG)
+
+
+def _new_socket(path: str) -> socket.socket:
+    if not hasattr(socket, "AF_UNIX") or fcntl is None:
+        raise AddressError(path, "this system has no Unix sockets; use the store in one process")
+    size = len(os.fsencode(path))
+    if size > MAX_PATH_BYTES:
+        raise AddressError(path, f"the path has {size} bytes, and a socket's at most {MAX_PATH_BYTES}")
+    if "\0" in path:
+        raise AddressError(path, "the path holds a NUL")
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

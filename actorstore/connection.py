@@ -1,0 +1,395 @@
+"""One connection of another process to a listening store.
+
+Bytes come in, are cut into messages (`actorstore.protocol`), and go to the
+actor, in their order and one after the other: while one has to wait, because
+intake is full or the actor is asked who the producer is, the connection is
+simply not read, and its producer waits in turn. What is heard back is written
+as the other end reads it.
+
+Everything here runs in the event loop of the server, but for `hear`, which the
+actor calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, cast
+
+from actorstore.account import Account
+from actorstore.answers import Rejection, StoreStats
+from actorstore.errors import ActorStoreError
+from actorstore.intake import Lines as HandedOver
+from actorstore.protocol import (
+    Ask,
+    Bye,
+    Hello,
+    Lines,
+    Refusal,
+    StoreReader,
+    TooLong,
+    Violation,
+    Welcome,
+    ack,
+    answer,
+    error,
+    refusal,
+    reject,
+    welcome,
+)
+from actorstore.questions import KINDS, refused, takes_long
+from actorstore.text import clean
+from actorstore.wire import CHUNK_BYTES, Chunk, decode
+
+if TYPE_CHECKING:
+    from actorstore.server import Claim, Server
+
+MAX_OPEN_QUESTIONS: Final = 1024
+"""How many questions of one connection may be open."""
+
+SUPERSEDED: Final = Violation("superseded", "another connection goes on under the same producer id")
+CLOSED: Final = Violation("closed", "the store is closing; what is not acked may be sent again")
+
+logger = logging.getLogger("actorstore")
+
+
+class Connection(asyncio.Protocol):
+    """A producer, a reader, or both.
+
+    Args:
+        server: The one that listens.
+    """
+
+    __slots__ = (
+        "_account",
+        "_acked",
+        "_choked",
+        "_dropped",
+        "_ended",
+        "_feeds",
+        "_gone",
+        "_held",
+        "_inbox",
+        "_outbox",
+        "_paused",
+        "_put",
+        "_questions",
+        "_reader",
+        "_server",
+        "_transport",
+        "producer",
+    )
+
+    def __init__(self, server: Server) -> None:
+        self.producer: str | None = None
+        self._server = server
+        self._reader = StoreReader(server.intake.max_line_bytes)
+        self._transport: asyncio.Transport | None = None
+        self._inbox: deque[Lines | TooLong | Hello | Bye | Ask | Violation] = deque()
+        self._outbox: deque[bytes] | None = None  # what waits until the other end reads again
+        self._questions: dict[int, Asked] = {}
+        self._account = Account()
+        self._put = 0  # lines given to the actor since the connection began
+        self._acked = 0  # of those
+        self._feeds = False
+        self._held = False  # waits for somebody before the next message
+        self._paused = False  # is not read
+        self._choked = False  # does not read
+        self._dropped = False  # nothing of what it said is taken any more
+        self._ended = False  # says nothing more
+        self._gone = False  # hears nothing more
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let in who may come in."""
+        self._transport = cast(asyncio.Transport, transport)
+        reason = self._server.welcome(self, self._transport)
+        if reason is not None:
+            self._close_with(reason)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was read."""
+        self._inbox.extend(self._reader.feed(data))
+        self.work()
+
+    def eof_received(self) -> bool:
+        """Finish what was said, and answer it, before the connection is closed."""
+        self._ended = True
+        self.work()
+        return not self._gone
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Finish what was said; nobody hears of it."""
+        self._ended = self._gone = True
+        if self._transport is not None:
+            self._server.part(self._transport)
+        self._transport = None
+        self._outbox = None
+        for asked in list(self._questions.values()):
+            asked.forget()
+        self.work()
+
+    def pause_writing(self) -> None:
+        """The other end does not read: do not read from it either."""
+        self._choked = True
+        self._regulate()
+
+    def resume_writing(self) -> None:
+        """The other end reads again."""
+        self._choked = False
+        while self._outbox and not self._choked and self._transport is not None:
+            self._transport.write(self._outbox.popleft())
+        self.work()
+
+    # What was said.
+
+    def work(self) -> None:
+        """Handle what was said, until something has to wait."""
+        try:
+            while self._inbox and not self._held and (not self._choked or self._gone):
+                message = self._inbox.popleft()
+                if not self._handle(message):
+                    self._inbox.appendleft(message)
+        except ActorStoreError as reason:  # the store is closed, or has failed
+            self._close_with(refused(reason))
+        except Exception:
+            logger.exception("a connection was closed over a bug in actorstore")
+            self._close_with(Violation("internal", "the store failed over this connection; its log says why"))
+        self._regulate()
+        if self._ended:
+            self._end()
+
+    def go_on(self) -> None:
+        """Go on after waiting."""
+        self._held = False
+        self.work()
+
+    def _handle(self, message: Lines | TooLong | Hello | Bye | Ask | Violation) -> bool:
+        """Handle a message; `False` where it has to wait."""
+        match message:
+            case Lines():
+                return self._hand_over(message)
+            case TooLong(rejection):
+                self._put_lines(Chunk([], [rejection], 1), 1, 0)
+            case Ask():
+                self._ask(message)
+            case Hello():
+                self._held = True
+                self.producer = message.producer
+                self._server.claim(self)
+            case Bye():
+                self._say_bye()
+            case Violation():
+                self._close_with(message)
+        return True
+
+    def _hand_over(self, lines: Lines) -> bool:
+        if not self._server.has_room_for(self):
+            self._held = True
+            return False
+        if len(lines.data) > CHUNK_BYTES:
+            self._held = True
+            self._server.in_background(
+                lambda: decode(lines.data, self._server.intake.max_line_bytes),
+                lambda chunk: self._decoded(cast(Chunk, chunk), len(lines.data)),
+            )
+            return True
+        self._put_lines(lines.data, lines.lines, len(lines.data))
+        return True
+
+    def _decoded(self, chunk: Chunk, size: int) -> None:
+        self._held = False
+        if not self._dropped:
+            try:
+                self._put_lines(chunk, 1, size)
+            except ActorStoreError as reason:
+                self._close_with(refused(reason))
+        self.work()
+
+    def _put_lines(self, data: bytes | Chunk, lines: int, size: int) -> None:
+        if not self._feeds:
+            self._server.tell_actor(lambda actor: actor.feed_begins())
+            self._feeds = True
+        self._server.intake.check_open()
+        self._server.intake.put_lines(HandedOver(data, self._account), size)
+        self._put += lines
+
+    def _ask(self, ask: Ask) -> None:
+        if ask.what == "forget":
+            asked = self._questions.get(ask.id)
+            if asked is not None:
+                asked.forget()
+            return
+        if ask.what not in KINDS:
+            what = clean(ask.what, 80)
+            self._write(
+                refusal(ask.id, Refusal("unknown_question", f"{what!r}: the store knows {', '.join(KINDS)}"))
+            )
+        elif ask.id in self._questions:
+            self._write(refusal(ask.id, Refusal("duplicate_id", f"question {ask.id} is open already")))
+        elif len(self._questions) >= MAX_OPEN_QUESTIONS:
+            text = f"{MAX_OPEN_QUESTIONS} questions are open on this connection"
+            self._write(refusal(ask.id, Refusal("too_many_questions", text)))
+        else:
+            self._questions[ask.id] = asked = Asked(self, self._server, ask)
+            self._server.mailbox.send(asked.ask, asked)
+
+    def _say_bye(self) -> None:
+        self._ended = True
+        self._inbox.clear()
+        if self.producer is not None:
+            self._server.forget(self, self.producer)
+
+    # What is heard back.
+
+    def claimed(self, claim: Claim) -> None:
+        """Go on as the producer that the other end said it is."""
+        self._account = claim.account
+        self._put = self._acked = claim.lines
+        self._write(welcome(Welcome(claim.store, claim.lines, claim.version, claim.rejected)))
+        self.go_on()
+
+    def hear(self, lines: int, rejections: Sequence[Rejection]) -> None:
+        """Take note of what became of lines; called by the actor."""
+        self._server.post(lambda: self._tell(lines, rejections))
+
+    def _tell(self, lines: int, rejections: Sequence[Rejection]) -> None:
+        self._acked = lines
+        told = [reject(rejection.line or 0, rejection.reason) for rejection in rejections]
+        self._write(b"".join([*told, ack(lines)]))
+        if self._ended:
+            self._end()
+
+    def answered(self, asked: Asked, value: object) -> None:
+        """Write the answer to a question, and encode it elsewhere where that takes long."""
+        if self._questions.get(asked.question.id) is not asked:
+            return
+        if isinstance(value, StoreStats):
+            value = self._server.add_to(value)
+        if takes_long(value):
+            self._server.in_background(
+                lambda: asked.encode(value), lambda line: self._write_answer(asked, cast(bytes, line))
+            )
+        else:
+            self._write_answer(asked, asked.encode(value))
+
+    def refuse(self, asked: Asked, reason: BaseException) -> None:
+        """Say why a question has no answer."""
+        if self._questions.get(asked.question.id) is asked:
+            self._write_answer(asked, refusal(asked.question.id, refused(reason)))
+
+    def _write_answer(self, asked: Asked, line: bytes) -> None:
+        if self._questions.get(asked.question.id) is asked:
+            del self._questions[asked.question.id]
+            self._write(line)
+            if self._ended:
+                self._end()
+
+    def forget(self, asked: Asked) -> None:
+        """Forget a question."""
+        self._questions.pop(asked.question.id, None)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is None or self._gone:
+            return
+        if self._choked:
+            self._outbox = self._outbox or deque()
+            self._outbox.append(data)
+        else:
+            self._transport.write(data)
+
+    # Reading, and the end.
+
+    def _regulate(self) -> None:
+        """Read from the other end only while what it says is handled, and what it hears is read."""
+        pause = bool(self._inbox) or self._held or self._choked or self._ended
+        if self._transport is None or pause == self._paused or self._transport.is_closing():
+            return
+        self._paused = pause
+        if pause:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def supersede(self) -> None:
+        """Drop what is not handed over yet: another connection goes on."""
+        self.producer = None
+        self._close_with(SUPERSEDED)
+
+    def is_quiet(self) -> bool:
+        """Whether all that was read is handled, applied and told."""
+        told = self._acked >= self._put or not self._reader.says_hello
+        return not self._inbox and not self._held and told
+
+    def close(self) -> None:
+        """Close the connection, because the store is closed."""
+        self._close_with(CLOSED)
+
+    def _close_with(self, reason: Violation | Refusal) -> None:
+        """Take nothing more, say why to those who listen, and close once that is written."""
+        self._ended = self._dropped = True
+        self._inbox.clear()
+        if self._transport is not None and not self._gone:
+            if self._reader.says_hello or reason.code not in ("closed", "superseded"):
+                self._write(error(reason))
+            for data in self._outbox or ():
+                self._transport.write(data)
+            self._gone = True
+            self._transport.close()
+
+    def _end(self) -> None:
+        """Close once all that was said is applied, told and answered."""
+        if self._inbox or self._held:
+            return
+        if self._feeds:
+            self._feeds = False
+            self._server.tell_actor(lambda actor: actor.feed_ends())
+        waits = self._questions or (self._reader.says_hello and self._acked < self._put)
+        if self._transport is not None and not self._gone and not waits and not self._outbox:
+            self._gone = True
+            self._transport.close()
+        if self._gone:
+            self._server.leave(self, self._account)
+
+
+class Asked:
+    """A question on its way: the receiver of its answer.
+
+    Args:
+        connection: Who asked.
+        server: Its server.
+        question: What was asked.
+    """
+
+    __slots__ = ("_connection", "_kind", "_server", "question")
+
+    def __init__(self, connection: Connection, server: Server, question: Ask) -> None:
+        self._connection = connection
+        self._server = server
+        self._kind = KINDS[question.what]
+        self.question = question
+
+    def ask(self, actor: object) -> object:
+        """Ask the actor."""
+        return self._kind.ask(actor, self.question)  # type: ignore[arg-type]
+
+    def encode(self, value: object) -> bytes:
+        """Return the line that answers the question."""
+        return answer(self.question.id, self._kind.encode(value))
+
+    def set(self, value: object) -> bool:
+        """Hand the answer over to the loop; called by the actor."""
+        self._server.post(lambda: self._connection.answered(self, value))
+        return False
+
+    def fail(self, error: BaseException) -> None:
+        """Hand an error over to the loop; called by the actor."""
+        self._server.post(lambda: self._connection.refuse(self, error))
+
+    def forget(self) -> None:
+        """Have nobody answer any more."""
+        self._connection.forget(self)
+        self._server.mailbox.forget(self)

@@ -1,0 +1,75 @@
+"""What becomes of links when their process ends, or forks.
+
+What is left is sent when a process ends in an orderly way. Children of
+`multiprocessing` may end in `os._exit`, which runs its own finalizers and not
+those of `atexit`. A forked child lets go of what is its parent's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+import weakref
+from typing import Final, Protocol
+
+PATIENCE_SECONDS: Final = 5.0
+"""How long the end of a link, or of its process, waits for a store that cannot be reached."""
+
+
+class Ending(Protocol):
+    """What may be left unsent."""
+
+    def end(self) -> None:
+        """Take nothing more, and send what there is in the background."""
+
+    def join(self, timeout: float | None) -> bool:
+        """Wait until it is sent."""
+
+    def leave_behind(self) -> None:
+        """In a forked child: start anew."""
+
+
+_known: weakref.WeakSet[Ending] = weakref.WeakSet()
+_used: weakref.WeakSet[Ending] = weakref.WeakSet()
+_seen_to: set[int] = set()  # this process, once it sends what is left when it ends
+
+
+def register(link: Ending) -> None:
+    """Have a link start anew in forked children."""
+    _known.add(link)
+
+
+def send_at_exit(link: Ending) -> None:
+    """Have what is left in a link sent when this process ends."""
+    _used.add(link)
+    if os.getpid() in _seen_to:
+        return
+    _seen_to.clear()
+    _seen_to.add(os.getpid())
+    atexit.register(_send_what_is_left, os.getpid())
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, _send_what_is_left, args=(os.getpid(),), exitpriority=0)
+
+
+def _send_what_is_left(process: int) -> None:
+    if process != os.getpid():
+        return
+    links = list(_used)
+    for link in links:
+        link.end()
+    end = time.monotonic() + PATIENCE_SECONDS
+    for link in links:
+        link.join(max(0.0, end - time.monotonic()))
+
+
+def _leave_behind() -> None:
+    _used.clear()
+    for link in list(_known):
+        link.leave_behind()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_behind)

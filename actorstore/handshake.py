@@ -1,0 +1,62 @@
+"""How a client meets a store: hello and welcome, and what a refusal means."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+from actorstore.errors import (
+    ActorStoreError,
+    ProducerSupersededError,
+    RefusedError,
+    StoreFailedError,
+    StoreUnreachableError,
+    UnknownRunError,
+)
+from actorstore.protocol import ClientReader, FromStore, Refusal, Welcome, hello
+
+RETRIED: Final = ("closed", "failed", "internal")
+"""Why a store closes a connection that may be made again."""
+
+RECEIVED_BYTES: Final = 1 << 18
+"""How much is read at a time."""
+
+
+def shake_hands(
+    connection: socket.socket, reader: ClientReader, producer: str, path: str
+) -> tuple[Welcome, list[FromStore]]:
+    try:
+        connection.sendall(hello(producer))
+        while data := connection.recv(RECEIVED_BYTES):
+            messages = reader.feed(data)
+            for place, message in enumerate(messages):
+                match message:
+                    case Welcome():
+                        return message, messages[place + 1 :]
+                    case Refusal(code) if code not in RETRIED:
+                        raise refused(message)
+                    case Refusal():
+                        raise StoreUnreachableError(path, message.message)
+    except OSError as error:
+        if isinstance(error, ActorStoreError):
+            raise
+        reason = "nobody answers" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        raise StoreUnreachableError(path, reason) from None
+    except ValueError as error:
+        raise RefusedError("not_this_protocol", f"the other end speaks something else: {error}") from None
+    raise StoreUnreachableError(path, "it has closed the connection")
+
+
+def refused(refusal: Refusal) -> RefusedError:
+    kind = ProducerSupersededError if refusal.code == "superseded" else RefusedError
+    return kind(refusal.code, refusal.message)
+
+
+def answer_error(refusal: Refusal) -> ActorStoreError:
+    match refusal.code:
+        case "unknown_run":
+            return UnknownRunError(refusal.run or "")
+        case "failed":
+            return StoreFailedError()
+        case _:
+            return RefusedError(refusal.code, refusal.message)

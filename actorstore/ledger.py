@@ -1,0 +1,219 @@
+"""What a producer has handed over and the store has not acked: kept in order, until it is.
+
+Pure: no sockets, threads or clocks. `Link` owns one, and guards it with a lock.
+
+Lines are counted here as the store counts them, which is all that is needed to
+send each of them once: after a reconnect the store says how many it has
+accounted for, and the ledger goes on from there.
+
+Reading order: `Ledger`, what is handed over, what is sent, what is heard.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from actorstore.errors import JournalRegressionError, ProducerConflictError
+from actorstore.event import Event
+from actorstore.protocol import Sendable, Welcome
+from actorstore.wire import CHUNK_BYTES
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+class Parcel:
+    """Bytes on their way: some lines, or a question, which counts as none."""
+
+    __slots__ = ("blank", "data", "lines")
+
+    def __init__(self, data: bytes, lines: int, blank: int = 0) -> None:
+        self.data = data
+        self.lines = lines
+        self.blank = blank  # of the lines
+
+
+class Ledger:
+    """The lines of one producer, from the moment they are handed over until they are acked.
+
+    Args:
+        producer: Id of the producer, for what is said when the counts do not agree.
+    """
+
+    def __init__(self, producer: str) -> None:
+        self.producer = producer
+        self.handed = 0
+        """Lines handed over so far."""
+        self.acked = 0
+        """Lines acked so far."""
+        self.rejected = 0
+        """Of those acked, lines that were refused."""
+        self._blank = 0  # of those acked, lines that said nothing
+        self._store = ""  # id of the store that was last talked to
+        self._shift = 0  # its count of our lines less ours
+        self._rejected_before = 0  # our count of rejections less its
+        self._open = bytearray()  # the newest events, not yet in a parcel
+        self._open_lines = 0
+        self._queue: deque[Parcel] = deque()  # to be sent
+        self._begun = 0  # bytes of the first that are sent
+        self._sent: deque[Parcel] = deque()  # sent and not acked
+        self._in_flight = 0  # lines in those
+        self._sealed_bytes = 0  # of lines in parcels
+
+    @property
+    def unacked(self) -> int:
+        """Lines handed over and not acked."""
+        return self.handed - self.acked
+
+    @property
+    def accepted(self) -> int:
+        """Of those acked, lines that were accepted."""
+        return self.acked - self.rejected - self._blank
+
+    @property
+    def size(self) -> int:
+        """Bytes of lines that are kept."""
+        return self._sealed_bytes + len(self._open)
+
+    # What is handed over.
+
+    def add_event(self, event: Event) -> None:
+        """Keep an event, as one line."""
+        made = self._open
+        _encoder.encode_into(event, made, -1)
+        made += b"\n"
+        self._open_lines += 1
+        self.handed += 1
+        if len(made) >= CHUNK_BYTES:
+            self._seal()
+
+    def add_lines(self, lines: Sendable) -> None:
+        """Keep lines, none of them a control line."""
+        self._seal()
+        self._queue.append(Parcel(*lines))
+        self._sealed_bytes += len(lines.data)
+        self.handed += lines.lines
+
+    def add_question(self, line: bytes) -> None:
+        """Send a control line after all that was handed over; it is not kept."""
+        self._seal()
+        self._queue.append(Parcel(line, 0))
+
+    def _seal(self) -> None:
+        """Make a parcel of the newest events."""
+        if self._open_lines:
+            self._queue.append(Parcel(bytes(self._open), self._open_lines))
+            self._sealed_bytes += len(self._open)
+            self._open = bytearray()
+            self._open_lines = 0
+
+    # What is sent.
+
+    def to_send(self) -> memoryview | None:
+        """Return what is to be sent next, and `None` where that is nothing."""
+        if not self._queue:
+            if not self._open_lines:
+                return None
+            self._seal()
+        return memoryview(self._queue[0].data)[self._begun :]
+
+    def has_sent(self, size: int) -> None:
+        """Take note that so many bytes of `to_send()` are sent."""
+        parcel = self._queue[0]
+        self._begun += size
+        if self._begun == len(parcel.data):
+            self._begun = 0
+            self._queue.popleft()
+            if parcel.lines:
+                self._sent.append(parcel)
+                self._in_flight += parcel.lines
+
+    # What is heard.
+
+    def hear_ack(self, lines: int) -> None:
+        """Let go of what is acked.
+
+        Args:
+            lines: How many, as the store counts them.
+
+        Raises:
+            ProducerConflictError: It counts lines that were never sent.
+        """
+        acked = lines - self._shift
+        if acked > self.acked + self._in_flight + self._half_sent():
+            raise ProducerConflictError(
+                "producer_conflict",
+                f"it counts {lines} lines of producer {self.producer}, which has sent "
+                f"{self.acked + self._in_flight + self._shift}: somebody else uses the same id",
+            )
+        if acked > self.acked:
+            self._let_go(acked - self.acked)
+            self.acked = acked
+
+    def resume(self, welcome: Welcome) -> None:
+        """Go on from where the store says it stands; questions have to be asked again.
+
+        Raises:
+            JournalRegressionError: It has acked more than it knows.
+            ProducerConflictError: It knows more than was ever sent.
+        """
+        if welcome.store != self._store:
+            self._store = welcome.store
+            self._shift = welcome.lines - self.acked
+            self._rejected_before = self.rejected - welcome.rejected
+        if welcome.lines < self.acked + self._shift:
+            raise JournalRegressionError(
+                "journal_regression",
+                f"it counts {welcome.lines} lines of producer {self.producer}, and has acked "
+                f"{self.acked + self._shift}: its journal has lost some",
+            )
+        self.hear_ack(welcome.lines)
+        self.rejected = welcome.rejected + self._rejected_before
+        self._queue = deque([parcel for parcel in (*self._sent, *self._queue) if parcel.lines])
+        self._begun = 0
+        self._sent.clear()
+        self._in_flight = 0
+
+    def _half_sent(self) -> int:
+        """Lines of the parcel that is partly sent, all of which may have been whole."""
+        return self._queue[0].lines if self._begun else 0
+
+    def _let_go(self, lines: int) -> None:
+        while lines:
+            parcel = self._sent[0] if self._sent else self._queue[0]
+            if parcel.lines > lines:
+                end = _end_of_line(parcel.data, lines)
+                blank = parcel.blank and _count_blank(parcel.data[:end])
+                rest = Parcel(parcel.data[end:], parcel.lines - lines, parcel.blank - blank)
+            else:
+                end, blank, rest = len(parcel.data), parcel.blank, None
+            gone = parcel.lines - (rest.lines if rest else 0)
+            lines -= gone
+            self._blank += blank
+            self._sealed_bytes -= end
+            if self._sent:
+                self._in_flight -= gone
+                _replace_first(self._sent, rest)
+            else:
+                self._begun = max(0, self._begun - end)
+                _replace_first(self._queue, rest)
+
+
+def _replace_first(parcels: deque[Parcel], by: Parcel | None) -> None:
+    parcels.popleft()
+    if by is not None:
+        parcels.appendleft(by)
+
+
+def _count_blank(data: bytes) -> int:
+    return sum(not line.strip(b" \t\r") for line in data.split(b"\n")[:-1])
+
+
+def _end_of_line(data: bytes, lines: int) -> int:
+    """Return where so many lines end."""
+    end = 0
+    for _ in range(lines):
+        end = data.index(b"\n", end) + 1
+    return end

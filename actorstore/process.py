@@ -1,0 +1,132 @@
+"""A store in a child process: nobody else's code shares its interpreter, and it ends with its parent."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import weakref
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Final
+
+from actorstore.address import Address
+from actorstore.errors import AddressError, SocketInUseError, StoreUnreachableError
+from actorstore.remote import RemoteStore, connect
+from actorstore.wire import MAX_LINE_BYTES
+
+START_SECONDS: Final = 30.0
+"""How long the child may take to start."""
+
+STOP_SECONDS: Final = 5.0
+"""How long the child may take to stop before it is killed."""
+
+_ERRORS: Final = {error.__name__: error for error in (AddressError, SocketInUseError)}
+
+
+class StoreProcess:
+    """A store in a child process, which is spawned; use it in a `with` statement to get its `RemoteStore`.
+
+    Like all that spawns, it needs `if __name__ == "__main__":` around the code
+    of a script that makes one. The child ends when this is closed, and when
+    this process ends in whatever way.
+
+    Args:
+        listen: Path of the store's socket; one that only this user finds, where not given.
+        max_line_bytes: Longest line that is taken, in bytes.
+
+    Raises:
+        SocketInUseError: Another store listens there.
+        AddressError: Nothing can listen there.
+        StoreUnreachableError: The child did not start.
+    """
+
+    def __init__(self, *, listen: Address | None = None, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        folder = None if listen is not None else tempfile.mkdtemp(prefix="actorstore-")
+        path = os.path.abspath(os.fspath(listen)) if listen is not None else f"{folder}/store.sock"
+        spawn = multiprocessing.get_context("spawn")
+        here, there = spawn.Pipe()
+        process = spawn.Process(target=_serve, args=(there, path, max_line_bytes), daemon=True)
+        self._end = weakref.finalize(self, _end, process, here, folder)
+        try:
+            process.start()
+            there.close()
+            self.remote = _connect(here, path)
+        except BaseException:
+            self._end()
+            raise
+        self._process = process
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child."""
+        return self._process.pid
+
+    def close(self, timeout: float | None = None) -> None:
+        """Send all that was handed over, and stop the child; closing again does nothing.
+
+        Args:
+            timeout: Seconds to wait for the acks, as for `RemoteStore.close`.
+        """
+        try:
+            self.remote.close(timeout)
+        finally:
+            self._end()
+
+    def __enter__(self) -> RemoteStore:
+        return self.remote
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<StoreProcess {self.pid} at {self.remote.address}>"
+
+
+def _connect(here: Connection, path: str) -> RemoteStore:
+    """Wait for the child's word, and connect."""
+    try:
+        word = here.recv_bytes() if here.poll(START_SECONDS) else b""
+    except EOFError:
+        word = b""
+    if not word:
+        raise StoreUnreachableError(
+            path, "the child process did not start; is the script's main code guarded?"
+        )
+    told = json.loads(word)
+    if told:
+        name, args = told
+        raise _ERRORS[name](*args)
+    return connect(path)
+
+
+def _end(process: BaseProcess, here: Connection, folder: str | None) -> None:
+    here.close()  # at which the child ends
+    if process.pid is not None and process._parent_pid == os.getpid():  # type: ignore[attr-defined]
+        process.join(STOP_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serve(there: Connection, path: str, max_line_bytes: int) -> None:
+    """Be the child: listen until the parent lets go of its end."""
+    from actorstore.store import Store
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
+    signal.signal(signal.SIGTERM, lambda *_: there.close())
+    try:
+        store = Store(listen=path, max_line_bytes=max_line_bytes)
+    except (AddressError, SocketInUseError) as error:
+        there.send_bytes(json.dumps([type(error).__name__, error.args]).encode())
+        return
+    with store:
+        there.send_bytes(b"null")
+        with suppress(EOFError, OSError):
+            there.recv_bytes()

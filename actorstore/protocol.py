@@ -1,0 +1,417 @@
+"""The protocol between a store and other processes: bytes in, messages out, and back.
+
+One line-based protocol, in every language; docs/protocol.md is its contract.
+Both ends use this module: a listening store reads with `StoreReader`, its
+clients with `ClientReader`, and both write with the functions at the end.
+
+Pure: no sockets, threads or clocks. A reader keeps at most one line that has
+not ended yet, never raises, and says of a peer that breaks the protocol what it
+did, once; after that it reads no more.
+
+Reading order: the messages, `StoreReader`, `ClientReader`, the lines as they
+are written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from actorstore.answers import Rejection
+from actorstore.event import MAX_ID_BYTES, MAX_INT, explain
+from actorstore.text import clean
+from actorstore.wire import CHUNK_BYTES, MAX_LINE_BYTES, SHOWN_CHARS, chunks, line_too_long, shown
+
+PROTOCOL: Final = 1
+"""The version of the protocol."""
+
+MAX_CONTROL_BYTES: Final = CHUNK_BYTES
+"""Longest control line; a longer line is one like any other."""
+
+Number = Annotated[int, Meta(ge=0, le=MAX_INT)]
+ProducerId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
+
+
+# What a client says.
+
+
+class Lines(NamedTuple):
+    """Whole lines, none of them a control line; at most `CHUNK_BYTES`, or one longer line alone."""
+
+    data: bytes
+    lines: int
+
+
+class TooLong(NamedTuple):
+    """A line over the limit, which is gone; it counts as one, rejected."""
+
+    rejection: Rejection
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """The opening of a client that wants to hear what becomes of its lines."""
+
+    protocol: Annotated[int, Meta(ge=1, le=MAX_INT)]
+    producer: ProducerId | None = None
+
+
+class Bye(msgspec.Struct, frozen=True):
+    """The end: all lines are acked, and the producer's id may be forgotten."""
+
+
+class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A question, answered after all that the same connection wrote before."""
+
+    id: Number
+    what: str
+    run: str | None = None
+    since: str | None = None
+    connected: bool | None = None
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """How a client broke the protocol; also what it is told."""
+
+    code: str
+    message: str
+
+
+FromClient: TypeAlias = Lines | TooLong | Hello | Bye | Ask | Violation
+
+
+# What a store says.
+
+
+class Welcome(msgspec.Struct, frozen=True):
+    """The answer to a hello."""
+
+    store: str
+    lines: Number
+    version: Number
+    rejected: Number = 0
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """The promise holds for all lines up to this one."""
+
+    lines: Number
+
+
+class Reject(msgspec.Struct, frozen=True):
+    """A line was refused, and changed nothing."""
+
+    line: Number
+    reason: str = ""
+
+
+class Answer(NamedTuple):
+    """The answer to a question: what it holds, still in JSON, by name."""
+
+    id: int
+    parts: dict[str, msgspec.Raw]
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a question, or the whole connection, was refused."""
+
+    code: str
+    message: str = ""
+    run: str | None = None
+
+
+FromStore: TypeAlias = Welcome | Ack | Reject | Answer | Refusal
+
+
+# The store's end.
+
+_CONTROL = re.compile(rb'[ \t\r]*\{[ \t\r]*"(?:hello|bye|ask)"[ \t\r]*:')
+_KEYS: Final = (b'"ask"', b'"bye"', b'"hello"')
+_STARTS: Final = (b'{"ask"', b'{"bye"', b'{"hello"')
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_decoders: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    "hello": msgspec.json.Decoder(Hello),
+    "bye": msgspec.json.Decoder(Bye),
+    "ask": msgspec.json.Decoder(Ask),
+}
+
+
+class StoreReader:
+    """What a store reads from one connection.
+
+    Args:
+        max_line_bytes: Longest line that is taken, in bytes, its LF included.
+    """
+
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        self.says_hello = False
+        """Whether the connection began with a hello, so that it wants to hear back."""
+        self._max_line_bytes = max_line_bytes
+        self._is_open = False  # whether its first line is known
+        self._tail = bytearray()  # a line that has not ended yet
+        self._dropped = 0  # bytes of it that are gone, because it is too long
+        self._is_over = False
+
+    def feed(self, data: bytes) -> list[FromClient]:
+        """Take what was received, and return the messages that are whole now, in order."""
+        if self._is_over:
+            return []
+        end = data.rfind(b"\n") + 1
+        if not end:
+            self._keep(data)
+            return []
+        messages: list[FromClient] = []
+        start = 0
+        if self._dropped:
+            start = data.find(b"\n") + 1
+            messages.append(self._too_long(self._dropped + len(self._tail) + start))
+        whole = bytes(self._tail) + data[start:end] if self._tail else data[start:end]
+        self._tail.clear()
+        for message in self._messages(whole):
+            messages.append(message)
+            if isinstance(message, Violation):
+                self._is_over = True
+                return messages
+        self._keep(data[end:])
+        return messages
+
+    def _keep(self, data: bytes) -> None:
+        """Keep the start of a line, and no more of one that is too long than is shown."""
+        if self._dropped:
+            self._dropped += len(data)
+            return
+        self._tail += data
+        if len(self._tail) > self._max_line_bytes:
+            kept = min(4 * SHOWN_CHARS, self._max_line_bytes)
+            self._dropped = len(self._tail) - kept
+            del self._tail[kept:]
+
+    def _too_long(self, size: int) -> TooLong:
+        head = shown(bytes(self._tail))
+        self._tail.clear()
+        self._dropped = 0
+        self._is_open = True
+        return TooLong(Rejection(line_too_long(size, self._max_line_bytes), head, 1))
+
+    def _messages(self, whole: bytes) -> Iterator[FromClient]:
+        for chunk in chunks(whole):
+            lines = chunk.count(b"\n") if len(chunk) <= CHUNK_BYTES else 1
+            if self._is_open and not may_hold_control(chunk, lines):
+                yield Lines(chunk, lines)
+            else:
+                yield from self._line_by_line(chunk)
+
+    def _line_by_line(self, chunk: bytes) -> Iterator[FromClient]:
+        start = done = count = 0
+        while start < len(chunk):
+            end = chunk.find(b"\n", start) + 1
+            found = control(chunk[start:end])
+            if found is None:
+                count += 1
+            else:
+                if count:
+                    yield Lines(chunk[done:start], count)
+                yield self._control(*found)
+                done, count = end, 0
+            self._is_open = True
+            start = end
+        if count:
+            yield Lines(chunk[done:], count)
+
+    def _control(self, name: str, value: msgspec.Raw) -> Hello | Bye | Ask | Violation:
+        if name == "hello" and self._is_open:
+            return Violation("late_hello", "hello comes first, and once a connection")
+        if name != "hello" and not self.says_hello:
+            first = hello().decode().strip()
+            return Violation("no_hello", f"{name} is for connections that begin with {first}")
+        try:
+            str(value, "utf-8")
+            message: Hello | Bye | Ask = _decoders[name].decode(value)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            return Violation(f"bad_{name}", clean(f"{name}: {explain(error)}", SHOWN_CHARS))
+        if isinstance(message, Hello):
+            if message.protocol != PROTOCOL:
+                return Violation(
+                    "wrong_protocol",
+                    f"this store speaks protocol {PROTOCOL}, not {message.protocol}; use the same version of "
+                    "actorstore at both ends",
+                )
+            self.says_hello = True
+        return message
+
+
+def may_hold_control(chunk: bytes, lines: int) -> bool:
+    """Whether some line of a chunk may be a control line; fast where it surely holds none.
+
+    Lines of one producer begin alike. Where all of them begin like the first,
+    and that is no control line, none is.
+    """
+    if len(chunk) > MAX_CONTROL_BYTES:
+        return False
+    head = chunk[:9]
+    if (
+        head.startswith(b'{"')
+        and not head.startswith(_STARTS)
+        and (lines == 1 or chunk.count(b"\n" + head) == lines - 1)
+    ):
+        return False
+    return any(key in chunk for key in _KEYS)
+
+
+def control(line: bytes) -> tuple[str, msgspec.Raw] | None:
+    """Return name and value of a control line, and nothing of any other line.
+
+    It is an object whose only key is `hello`, `bye` or `ask`, written plainly.
+    """
+    if len(line) > MAX_CONTROL_BYTES or not _CONTROL.match(line):
+        return None
+    try:
+        members = _members.decode(line)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    return next(iter(members.items())) if len(members) == 1 else None
+
+
+# The client's end.
+
+
+class _FromStore(msgspec.Struct):
+    welcome: Welcome | None = None
+    ack: Ack | None = None
+    reject: Reject | None = None
+    answer: dict[str, msgspec.Raw] | None = None
+    error: Refusal | None = None
+
+
+_from_store: Final = msgspec.json.Decoder(_FromStore)
+_number: Final = msgspec.json.Decoder(Number)
+
+
+class ClientReader:
+    """What a client reads from its connection; lines that it does not know are passed over."""
+
+    def __init__(self) -> None:
+        self._tail = bytearray()
+
+    def feed(self, data: bytes) -> list[FromStore]:
+        """Take what was received, and return the messages that are whole now, in order.
+
+        Raises:
+            ValueError: The other end does not speak this protocol.
+        """
+        end = data.rfind(b"\n") + 1
+        if not end:
+            self._tail += data
+            return []
+        whole = bytes(self._tail) + data[:end] if self._tail else data[:end]
+        self._tail = bytearray(data[end:])
+        messages: list[FromStore] = []
+        for line in whole.split(b"\n")[:-1]:
+            try:
+                message = _message(_from_store.decode(line))
+            except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+                raise ValueError(f"{explain(error)}: {shown(line)}") from None
+            if message is not None:
+                messages.append(message)
+        return messages
+
+
+def _message(line: _FromStore) -> FromStore | None:
+    if line.answer is not None:
+        parts = line.answer
+        return Answer(_number.decode(parts.pop("id", msgspec.Raw(b"null"))), parts)
+    return line.ack or line.reject or line.welcome or line.error
+
+
+# The lines as they are written.
+
+
+def hello(producer: str | None = None) -> bytes:
+    """Return the line that a client opens with."""
+    named = {"producer": producer} if producer else {}
+    return _line("hello", {**named, "protocol": PROTOCOL})
+
+
+def bye() -> bytes:
+    """Return the line that ends a producer."""
+    return _line("bye", {})
+
+
+def ask(question: Ask) -> bytes:
+    """Return the line that asks a question."""
+    return _line("ask", question)
+
+
+class Sendable(NamedTuple):
+    """Lines as a client sends them."""
+
+    data: bytes
+    lines: int
+    blank: int
+
+
+def sendable(chunk: bytes) -> Sendable:
+    """Return lines so that each of them counts once: a control line becomes one that is rejected.
+
+    Args:
+        chunk: Lines as `actorstore.wire.chunks` cuts them, the last LF being optional.
+    """
+    if not chunk.endswith(b"\n"):
+        chunk += b"\n"
+    lines = chunk.count(b"\n") if len(chunk) <= CHUNK_BYTES + 1 else 1
+    has_no_blank = chunk.startswith(b"{") and (lines == 1 or chunk.count(b"\n{") == lines - 1)
+    if has_no_blank and not may_hold_control(chunk, lines):
+        return Sendable(chunk, lines, 0)
+    parts = chunk.split(b"\n")
+    blank = sum(not part.strip(b" \t\r") for part in parts[:-1])
+    if any(key in chunk for key in _KEYS):
+        chunk = b"\n".join([part if control(part) is None else _harmless(part) for part in parts])
+    return Sendable(chunk, lines, blank)
+
+
+def _harmless(line: bytes) -> bytes:
+    """Return a control line as one that counts, and is rejected for what it is: no event."""
+    return line.replace(b"{", b'{"":0,', 1)
+
+
+def welcome(message: Welcome) -> bytes:
+    """Return the line that answers a hello."""
+    return _line("welcome", message)
+
+
+def ack(lines: int) -> bytes:
+    """Return the line that acks all lines up to this one."""
+    return b'{"ack":{"lines":%d}}\n' % lines
+
+
+def reject(line: int, reason: str) -> bytes:
+    """Return the line that says why a line was refused."""
+    return _line("reject", Reject(line, reason))
+
+
+def answer(id: int, parts: Mapping[str, bytes]) -> bytes:
+    """Return the line that answers a question, its parts in JSON already."""
+    told = b"".join([b',"%s":%s' % (name.encode(), value) for name, value in parts.items()])
+    return b'{"answer":{"id":%d%s}}\n' % (id, told)
+
+
+def refusal(id: int, error: Refusal) -> bytes:
+    """Return the line that refuses a question."""
+    return answer(id, {"error": _encode_refusal(error)})
+
+
+def error(violation: Refusal | Violation) -> bytes:
+    """Return the last line of a connection that is closed, and why."""
+    return b'{"error":%s}\n' % _encode_refusal(violation)
+
+
+def _encode_refusal(error: Refusal | Violation) -> bytes:
+    fields = {name: value for name, value in msgspec.structs.asdict(error).items() if value is not None}
+    return msgspec.json.encode(fields)
+
+
+def _line(name: str, value: object) -> bytes:
+    return msgspec.json.encode({name: value}) + b"\n"

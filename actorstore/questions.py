@@ -1,0 +1,94 @@
+"""What other processes may ask: each question, as it is put to the actor, and its answer in JSON.
+
+The table in docs/protocol.md says what each of them means; a test keeps it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, cast
+
+import msgspec
+
+from actorstore.actor import NOWHERE, Standing, StoreActor
+from actorstore.answers import Cursor, StateSnapshot, Update
+from actorstore.errors import StoreClosedError, StoreFailedError, UnknownRunError
+from actorstore.protocol import Ask, Refusal
+from actorstore.run import Draft, GraphParts
+
+
+class Kind(NamedTuple):
+    """How a question is answered."""
+
+    ask: Callable[[StoreActor, Ask], object]
+    """Asks the actor, in its thread; may return `LATER`."""
+    encode: Callable[[object], dict[str, bytes]]
+    """Turns the answer into JSON, by name."""
+
+
+def _cursor(ask: Ask) -> Cursor | None:
+    return Cursor(ask.since) if ask.since else None
+
+
+def _connect(actor: StoreActor, ask: Ask) -> bool:
+    actor.set_connected(bool(ask.connected))
+    return bool(ask.connected)
+
+
+def _next(actor: StoreActor, ask: Ask) -> object:
+    return actor.next_draft(Standing(ask.run, _cursor(ask) or NOWHERE, bool(ask.connected)))
+
+
+def _copy(answer: object) -> dict[str, bytes]:
+    if isinstance(answer, Update):
+        return {"update": answer.json()}
+    snapshot, cursor = cast(tuple[StateSnapshot, Cursor], answer)
+    return {"cursor": msgspec.json.encode(cursor), "snapshot": snapshot.json()}
+
+
+def _graph(answer: object) -> dict[str, bytes]:
+    parts = cast(GraphParts | None, answer)
+    return {"graph": parts.data().json() if parts else b"null"}
+
+
+def _update(answer: object) -> dict[str, bytes]:
+    return {"update": cast(Draft, answer).finish().json()}
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "snapshot": Kind(lambda actor, ask: actor.copy(ask.run, _cursor(ask)), _copy),
+    "graph": Kind(lambda actor, ask: actor.graph_parts(ask.run), _graph),
+    "runs": Kind(lambda actor, _: actor.runs(), lambda runs: {"runs": msgspec.json.encode(runs)}),
+    "stats": Kind(lambda actor, _: actor.stats(), lambda stats: {"stats": msgspec.json.encode(stats)}),
+    "update": Kind(lambda actor, ask: actor.draft(ask.run, _cursor(ask)), _update),
+    "next": Kind(_next, _update),
+    "wait": Kind(
+        lambda actor, ask: actor.ended(ask.run), lambda run: {"snapshot": cast(StateSnapshot, run).json()}
+    ),
+    "connected": Kind(_connect, lambda connected: {"connected": msgspec.json.encode(connected)}),
+}
+"""What is asked -> how it is answered."""
+
+
+def takes_long(answer: object) -> bool:
+    """Whether an answer is to be encoded where nobody waits behind it."""
+    match answer:
+        case GraphParts():
+            return not answer.whole
+        case Draft():
+            return answer.costly
+        case _:
+            return False
+
+
+def refused(error: BaseException) -> Refusal:
+    """Say why a question has no answer."""
+    match error:
+        case UnknownRunError():
+            return Refusal("unknown_run", str(error), error.run)
+        case StoreFailedError():
+            return Refusal("failed", str(error))
+        case StoreClosedError():
+            return Refusal("closed", str(error))
+        case _:
+            return Refusal("internal", f"{type(error).__name__}: {error}")

@@ -1,0 +1,345 @@
+"""A store in another process, with the same methods.
+
+Producers hand over and go on, as they do with a `Store`; what they hand over is
+kept until the store has acked it (`actorstore.link`). Readers keep the last copy
+of what they read, and fetch what has changed since (`actorstore.replica`).
+
+Imports neither pykka nor asyncio, so that a command is quick to start.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+
+import msgspec
+
+from actorstore.address import Address, find
+from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
+from actorstore.errors import (
+    ActorStoreError,
+    RefusedError,
+    StoreClosedError,
+    StoreFailedError,
+    StoreTimeoutError,
+    StoreUnreachableError,
+)
+from actorstore.event import Event
+from actorstore.link import KEPT_BYTES, Link
+from actorstore.protocol import Ask, sendable
+from actorstore.replica import snapshot_of
+from actorstore.reply import Reply
+from actorstore.reporting import Reporter
+from actorstore.wire import chunks
+
+if TYPE_CHECKING:
+    from actorstore.remote_aio import AsyncRemoteStore
+
+T = TypeVar("T")
+
+ANSWER_SECONDS: Final = 5.0
+"""How long a question waits for its answer, unless it is told otherwise."""
+
+Parts = Mapping[str, msgspec.Raw]
+"""An answer as it came: its parts, by name."""
+
+
+def connect(address: Address | None = None, *, kept_bytes: int = KEPT_BYTES) -> RemoteStore:
+    """Connect to a store that listens.
+
+    Args:
+        address: Path of its socket; where not given, that in `ACTORSTORE_SOCKET`,
+            else `$XDG_RUNTIME_DIR/actorstore/store.sock`, else `~/.actorstore/store.sock`.
+        kept_bytes: How many bytes may be handed over and not yet acked before
+            producers wait.
+
+    Raises:
+        StoreUnreachableError: Nobody answers there.
+        RefusedError: The store does not take this producer.
+    """
+    store = RemoteStore(address, kept_bytes=kept_bytes)
+    store._link.open()
+    return store
+
+
+class RemoteStore(Reporter):
+    """A store in another process; its methods are those of `Store`.
+
+    Safe to use from any thread. Connects when it is first used, and again, with
+    growing pauses, whenever the connection is lost; what was handed over is kept
+    meanwhile, and each line counts once. When the buffer is full, producers wait.
+
+    Pickles to its address and options. In a child process, forked or not, it is
+    a producer of its own. What it holds when its process ends in an orderly way
+    is sent first; a process that is killed may lose what was handed over since
+    the last `flush()`.
+
+    Args:
+        address: Path of the socket, as for `connect`.
+        kept_bytes: How many bytes may be handed over and not yet acked before
+            producers wait.
+
+    Every method raises `StoreClosedError` once this is closed, and
+    `ProducerSupersededError`, `ProducerConflictError` or
+    `JournalRegressionError` once the store has refused this producer for good.
+    """
+
+    def __init__(self, address: Address | None = None, *, kept_bytes: int = KEPT_BYTES) -> None:
+        self._link = Link(find(address), kept_bytes)
+        self._copies = Copies()
+        self._forgotten = weakref.finalize(self, _let_go, self._link)
+        self._forgotten.atexit = False  # the link sees to that
+
+    @property
+    def address(self) -> str:
+        """Path of the socket."""
+        return self._link.path
+
+    # Producers.
+
+    def handle_event(self, event: Event) -> None:
+        """Hand one event over; waits only while the buffer is full.
+
+        It is sent at once, with whatever else there is. One whose payload does
+        not fit is counted as rejected by the store, and listed in its `stats()`.
+
+        Raises:
+            TypeError: It is not an `Event`.
+        """
+        if self._link.put(event):
+            self._wait_for_room()
+
+    def handle_lines(self, data: bytes) -> None:
+        """Hand whole NDJSON lines over, the last LF being optional; waits only while the buffer is full.
+
+        Raises:
+            TypeError: It is not bytes.
+        """
+        self._link.check_open()
+        for chunk in chunks(data):
+            if self._link.put_lines(sendable(chunk)):
+                self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        reply = Reply()
+        if self._link.queue_up(reply):
+            try:
+                reply.wait()
+            finally:
+                self._link.leave_queue(reply)
+
+    def set_connected(self, connected: bool) -> None:
+        """Say whether a producer is connected; one that has sent events from another process is."""
+        self._ask(Ask(0, "connected", connected=connected), ANSWER_SECONDS)
+
+    def flush(self, timeout: float | None = None) -> FlushResult:
+        """Wait until all that was handed over here is acked, and say what became of it.
+
+        Args:
+            timeout: Seconds to wait; `None` waits as long as it takes.
+
+        Raises:
+            StoreTimeoutError: The store has not acked it in time; nothing is lost.
+            StoreUnreachableError: Nor does anybody answer there.
+        """
+        self._link.check_open()
+        reply = Reply()
+        self._link.when_acked(reply)
+        if not reply.wait(-1 if timeout is None else max(0.0, timeout)):
+            raise late(self._link, timeout)
+        reply.result()
+        return FlushResult(*self._link.counts())
+
+    # Everybody else.
+
+    def snapshot(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> StateSnapshot:
+        """Return the run as it stands between two events; costs what changed since the last time.
+
+        Args:
+            run: Id of the run; `None` for the one that started last.
+            timeout: Seconds to wait for the answer.
+
+        Raises:
+            UnknownRunError: No `orch.*` event has created the run.
+            StoreTimeoutError: The store was too busy; asking again is safe.
+            StoreUnreachableError: Nobody answers there.
+        """
+        copy = self._copies.get(run)
+        parts = self._ask(Ask(0, "snapshot", run, copy.cursor if copy else None), timeout)
+        return self._copies.take(run, copy, parts)
+
+    def graph(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> GraphData | None:
+        """Return the dependency graph of the run, or `None` where none has arrived.
+
+        Args and errors are those of `snapshot`.
+        """
+        return read(self._ask(Ask(0, "graph", run), timeout), "graph", GRAPH)
+
+    def runs(self, *, timeout: float = ANSWER_SECONDS) -> tuple[RunInfo, ...]:
+        """Return all runs, in the order in which they were created."""
+        return read(self._ask(Ask(0, "runs"), timeout), "runs", RUNS)
+
+    def stats(self) -> StoreStats:
+        """Return how the store is doing: its version, what was refused, and why."""
+        return read(self._ask(Ask(0, "stats"), ANSWER_SECONDS), "stats", STATS)
+
+    def wait(self, run: str | None = None, *, timeout: float | None = None) -> StateSnapshot:
+        """Wait until the run has ended, and return it; see `Store.wait`."""
+        return read(self._ask(Ask(0, "wait", run), timeout), "snapshot", SNAPSHOT)
+
+    def subscribe(self, run: str | None = None, *, since: Cursor | None = None) -> Iterator[Update]:
+        """Follow a run: first all of it, or what changed since the cursor; then what changes, as it does.
+
+        Goes on when the connection is lost and made again: what changed
+        meanwhile comes as one update, and where the store is a new one, as the
+        whole run. Ends when this is closed, after the last change. Args and
+        errors are those of `Store.subscribe`.
+        """
+        first = self._ask(Ask(0, "update", run, since), ANSWER_SECONDS)
+        return self._updates(run, read(first, "update", UPDATE))
+
+    def _updates(self, run: str | None, update: Update) -> Iterator[Update]:
+        while True:
+            yield update
+            question = Ask(0, "next", run, update.cursor, update.connected)
+            try:
+                update = read(self._ask(question, None), "update", UPDATE)
+            except (StoreFailedError, RefusedError):
+                raise
+            except StoreClosedError:
+                last = last_update(self._link, question)
+                if last is None:
+                    return
+                update = last
+
+    # The end.
+
+    def close(self, timeout: float | None = None) -> None:
+        """Send all that was handed over, and wait for the acks; closing again does nothing.
+
+        Args:
+            timeout: Seconds to wait; `None` waits as long as the store can be
+                reached, and some seconds more.
+
+        Raises:
+            StoreTimeoutError: Not everything is acked; it is still being sent.
+            StoreUnreachableError: Not everything is acked, and nobody answers.
+        """
+        self._forgotten.detach()
+        self._link.end()
+        if not self._link.join(timeout) and self._link.unacked():
+            raise late(self._link, timeout)
+
+    def __enter__(self) -> RemoteStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self._link.path, self._link.kept_bytes)
+
+    def __repr__(self) -> str:
+        return f"<RemoteStore at {self._link.path}>"
+
+    @property
+    def aio(self) -> AsyncRemoteStore:
+        """The same methods, awaitable; none of them blocks the event loop."""
+        from actorstore.remote_aio import (
+            AsyncRemoteStore,  # importing asyncio costs 30 ms, so who needs it pays
+        )
+
+        return AsyncRemoteStore(self._link, self._copies, self.close)
+
+    def _ask(self, question: Ask, timeout: float | None) -> Parts:
+        reply = Reply()
+        number = self._link.ask(question, reply)
+        try:
+            if not reply.wait(-1 if timeout is None else max(0.0, timeout)):
+                raise late(self._link, timeout)
+        except BaseException:
+            self._link.forget(number)
+            raise
+        return cast(Parts, reply.result())
+
+
+def late(link: Link, timeout: float | None) -> Exception:
+    """Return the error for who has waited in vain."""
+    trouble = link.trouble()
+    if isinstance(trouble, StoreUnreachableError):
+        return trouble
+    return StoreTimeoutError(timeout or 0, link.unacked())
+
+
+def last_update(link: Link, question: Ask) -> Update | None:
+    """Return what a subscriber of a store that is closed here has not seen yet, if anything.
+
+    Asked over a connection of its own, once all that was handed over is acked.
+    What is answered at once is answered in the order asked: where the second
+    question is and the first is not, nothing has changed.
+    """
+    link.join(None)
+    other = Link(link.path)
+    try:
+        other.open()
+        news, end = Reply(), Reply()
+        other.ask(question, news)
+        other.ask(Ask(0, "stats"), end)
+        if end.wait(ANSWER_SECONDS) and news.wait(0):
+            return read(cast(Parts, news.result()), "update", UPDATE)
+    except ActorStoreError:
+        pass  # nobody is there any more
+    finally:
+        other.abandon()
+    return None
+
+
+CURSOR: Final = msgspec.json.Decoder(Cursor)
+GRAPH: Final[msgspec.json.Decoder[GraphData | None]] = msgspec.json.Decoder(GraphData | None)
+RUNS: Final = msgspec.json.Decoder(tuple[RunInfo, ...])
+SNAPSHOT: Final = msgspec.json.Decoder(StateSnapshot)
+STATS: Final = msgspec.json.Decoder(StoreStats)
+UPDATE: Final = msgspec.json.Decoder(Update)
+
+
+def read(parts: Parts, name: str, decoder: msgspec.json.Decoder[T]) -> T:
+    """Return one part of an answer."""
+    return decoder.decode(parts[name])
+
+
+class Copy(NamedTuple):
+    """A run as it was last seen."""
+
+    snapshot: StateSnapshot
+    cursor: Cursor
+
+
+class Copies:
+    """The last copy of each run that was looked at."""
+
+    def __init__(self) -> None:
+        self._copies: dict[str | None, Copy] = {}
+
+    def get(self, run: str | None) -> Copy | None:
+        """Return the last copy of a run."""
+        return self._copies.get(run)
+
+    def take(self, run: str | None, before: Copy | None, parts: Parts) -> StateSnapshot:
+        """Make the next copy: of what changed since the one before, or of the whole run."""
+        if "update" in parts:
+            update = read(parts, "update", UPDATE)
+            copy = Copy(snapshot_of(update, before.snapshot if before else None), update.cursor)
+        else:
+            copy = Copy(read(parts, "snapshot", SNAPSHOT), read(parts, "cursor", CURSOR))
+        self._copies[run] = copy
+        return copy.snapshot
+
+
+def _restore(path: str, kept_bytes: int) -> RemoteStore:
+    return RemoteStore(path, kept_bytes=kept_bytes)
+
+
+def _let_go(link: Link) -> None:
+    """Send what a store that its owner forgot still holds, in the background."""
+    link.end()

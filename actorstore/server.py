@@ -1,0 +1,382 @@
+"""The listening half of a store: one event loop in one thread, in front of the actor.
+
+It reads what other processes write, hands it over as any producer does, and
+writes what they hear. Nothing here touches the state. Nobody waits for anybody
+else: a connection whose lines find no room waits in line, and is not read
+meanwhile, and whatever takes long is done in a thread beside the loop.
+
+Reading order: `Server`, what it does for its connections
+(`actorstore.connection`), its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from actorstore.account import Account
+from actorstore.actor import StoreActor
+from actorstore.address import Address, SocketFile, peer
+from actorstore.answers import StoreStats
+from actorstore.connection import Connection
+from actorstore.errors import StoreClosedError
+from actorstore.intake import Intake
+from actorstore.mailbox import Mailbox
+from actorstore.protocol import Violation
+
+DRAIN_SECONDS: Final = 2.0
+"""How long a server that closes still reads what was on its way; who writes on after that is cut off."""
+
+WIND_UP_SECONDS: Final = 2.0
+"""How long a server that closes waits for others to read what they are told."""
+
+LOOK_SECONDS: Final = 0.005
+"""How often a server that closes looks whether all was read and told."""
+
+logger = logging.getLogger("actorstore")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a producer that says hello is told, and its account."""
+
+    account: Account
+    store: str
+    lines: int
+    version: int
+    rejected: int
+
+
+class Server:
+    """Listens at a socket, from the moment it is made until `close`.
+
+    Args:
+        address: Path of the socket.
+        intake: Where lines are handed over.
+        mailbox: Where questions go.
+
+    Raises:
+        SocketInUseError: Another store listens there.
+        AddressError: Nothing can listen there.
+    """
+
+    def __init__(self, address: Address, intake: Intake, mailbox: Mailbox) -> None:
+        self.intake = intake
+        self.mailbox = mailbox
+        self._file = SocketFile(address)
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_log)
+        self._connections: set[Connection] = set()
+        self._sockets: set[asyncio.Transport] = set()
+        self._owners: dict[str, Connection] = {}  # producer id -> who speaks for it
+        self._waiting: deque[Connection] = deque()  # for room in the intake
+        self._gate = _Gate(self)
+        self._is_queued = False
+        self._is_admitting = False
+        self._posted: deque[Callable[[], None]] = deque()
+        self._is_awake = False
+        self._background = ThreadPoolExecutor(1, "StoreServer-background")  # one at a time: all hold the GIL
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._run, name="StoreServer", daemon=True)
+        started: Future[None] = Future()
+        self._started = started
+        self._thread.start()
+        try:
+            started.result()
+        except BaseException:
+            self._file.release()
+            raise
+        _servers.add(self)
+
+    @property
+    def address(self) -> str:
+        """Path of the socket."""
+        return self._file.path
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._sockets)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._listening = self._loop.run_until_complete(
+                self._loop.create_unix_server(lambda: Connection(self), sock=self._file.listener)
+            )
+        except BaseException as error:
+            self._loop.close()
+            self._started.set_exception(error)
+            return
+        self._started.set_result(None)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._background.shutdown()
+            self._loop.close()
+
+    def add_to(self, stats: StoreStats) -> StoreStats:
+        """Add to the figures of a store what is known here."""
+        return msgspec.structs.replace(stats, connections=self.connections)
+
+    # For connections.
+
+    def welcome(self, connection: Connection, transport: asyncio.Transport) -> Violation | None:
+        """Take a connection on; returns why not, where it may not come in."""
+        self._sockets.add(transport)
+        self._connections.add(connection)
+        who = peer(transport.get_extra_info("socket"))
+        if who is not None and who[1] != os.geteuid():
+            logger.warning("refused a connection of user %d, process %d", who[1], who[0])
+            return Violation("forbidden", f"this store is user {os.geteuid()}'s alone")
+        return None
+
+    def part(self, transport: asyncio.Transport) -> None:
+        """Take note that a connection is closed, though what it said may not be handled yet."""
+        self._sockets.discard(transport)
+
+    def leave(self, connection: Connection, account: Account) -> None:
+        """Let go of a connection that is done."""
+        if connection in self._connections:
+            self._connections.discard(connection)
+            if connection.producer is not None and self._owners.get(connection.producer) is connection:
+                del self._owners[connection.producer]
+            if account.listener is not None:
+                self.tell_actor(lambda actor: actor.release(account, connection))
+
+    def claim(self, connection: Connection) -> None:
+        """Ask the actor for the account of a producer; whoever spoke for it before is superseded."""
+        producer = connection.producer
+        if producer is not None:
+            before = self._owners.get(producer)
+            self._owners[producer] = connection
+            if before is not None:
+                before.supersede()
+
+        def ask(actor: StoreActor) -> Claim:
+            account = actor.claim(producer, connection)
+            return Claim(account, actor.store_id, account.lines, actor.version, account.rejected)
+
+        self.mailbox.send(ask, _Posted(self, connection.claimed))
+
+    def forget(self, connection: Connection, producer: str) -> None:
+        """Forget a producer that said goodbye."""
+        if self._owners.get(producer) is connection:
+            self.tell_actor(lambda actor: actor.forget_producer(producer))
+
+    def has_room_for(self, connection: Connection) -> bool:
+        """Whether lines may be handed over now; else the connection goes on when its turn comes."""
+        if not self.intake.is_full() and (self._is_admitting or not self._waiting):
+            return True
+        self.intake.check_open()
+        self._waiting.append(connection)
+        self._ask_for_room()
+        return False
+
+    def tell_actor(self, what: Callable[[StoreActor], object]) -> None:
+        """Have the actor do something after all that was handed over; it may be gone."""
+        with suppress(StoreClosedError):
+            self.mailbox.send(what, _NOBODY)
+
+    def in_background(self, work: Callable[[], object], then: Callable[[Any], None]) -> None:
+        """Do in another thread what takes long, and go on with what it returns."""
+        if self._is_closing:
+            then(work())
+            return
+
+        def run() -> None:
+            result = work()
+            self.post(lambda: then(result))
+
+        self._background.submit(run)
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Run this in the loop; callable from any thread, and many of them cost one waking up."""
+        self._posted.append(callback)
+        if not self._is_awake:
+            self._is_awake = True
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._run_posted)
+
+    def _run_posted(self) -> None:
+        self._is_awake = False
+        for _ in range(len(self._posted)):
+            try:
+                self._posted.popleft()()
+            except Exception:
+                logger.exception("a server went on after a bug in actorstore")
+
+    # Room.
+
+    def _ask_for_room(self) -> None:
+        if self._is_queued or self._is_admitting:
+            return
+        self._is_queued = self.intake.queue_up(self._gate)
+        if not self._is_queued:
+            self._loop.call_soon(self.admit)
+
+    def admit(self) -> None:
+        """Let those in that wait for room, one after the other, while there is some."""
+        self._is_queued = False
+        self._is_admitting = True
+        try:
+            while self._waiting and (self.intake.closed or not self.intake.is_full()):
+                self._waiting.popleft().go_on()
+        finally:
+            self._is_admitting = False
+        self.intake.leave_queue(self._gate)
+        if self._waiting:
+            self._ask_for_room()
+
+    # The end.
+
+    def close(self, timeout: float | None = None) -> None:
+        """Read what was on its way, have it applied and told, and leave no file behind.
+
+        Args:
+            timeout: Seconds for all of it; at most `DRAIN_SECONDS` and
+                `WIND_UP_SECONDS` are used.
+        """
+        if self._thread.is_alive():
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._begin_to_close, timeout)
+            self._thread.join()
+        self._file.release()
+
+    def _begin_to_close(self, timeout: float | None) -> None:
+        if not self._is_closing:
+            self._is_closing = True
+            self._last_task = self._loop.create_task(self._close(timeout))
+
+    async def _close(self, timeout: float | None) -> None:
+        try:
+            limit = DRAIN_SECONDS if timeout is None else min(DRAIN_SECONDS, timeout / 2)
+            end = self._loop.time() + limit
+            quiet = 0
+            while quiet < 2 and self._loop.time() < end:  # twice, because what was read may still be told
+                await asyncio.sleep(LOOK_SECONDS)
+                quiet = quiet + 1 if self._is_quiet() else 0
+            self._listening.close()
+            for connection in list(self._connections):
+                connection.close()
+            end = self._loop.time() + min(
+                WIND_UP_SECONDS, WIND_UP_SECONDS if timeout is None else timeout / 2
+            )
+            while self._sockets and self._loop.time() < end:
+                await asyncio.sleep(LOOK_SECONDS)
+            for transport in list(self._sockets):
+                transport.abort()
+            await asyncio.sleep(0)
+        finally:
+            self._loop.stop()
+
+    def _is_quiet(self) -> bool:
+        if self.intake.closed:
+            return True
+        return (
+            not self._posted
+            and not self.intake.items
+            and all(connection.is_quiet() for connection in self._connections)
+            and not any(map(_has_unread, self._sockets))
+            and not _is_readable(self._file.listener)
+        )
+
+    def leave_behind(self) -> None:
+        """In a forked child: let go of every descriptor without touching what it stands for."""
+        nowhere = os.open(os.devnull, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        theirs = [transport.get_extra_info("socket") for transport in self._sockets]
+        loops: list[Any] = [getattr(self._loop, "_selector", None), getattr(self._loop, "_ssock", None)]
+        loops.append(getattr(self._loop, "_csock", None))
+        for thing in [self._file, self._file.listener, *theirs, *loops]:
+            with suppress(OSError, ValueError, AttributeError):
+                os.dup2(nowhere, thing.fileno(), inheritable=False)
+        os.close(nowhere)
+
+
+class _Gate:
+    """The receiver that stands in the intake's line for all connections."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def set(self, _: object) -> bool:
+        """Let connections in."""
+        self._server.post(self._server.admit)
+        return True
+
+    def fail(self, _: BaseException) -> None:
+        """Never called: room is no question."""
+
+
+class _Posted:
+    """The receiver of an answer that the loop goes on with; where there is none, so much for that."""
+
+    def __init__(self, server: Server, then: Callable[[Any], None]) -> None:
+        self._server = server
+        self._then = then
+
+    def set(self, value: object) -> bool:
+        """Have the loop go on."""
+        self._server.post(lambda: self._then(value))
+        return False
+
+    def fail(self, error: BaseException) -> None:
+        """The store is closed, and so are its connections."""
+
+
+class _Nobody:
+    """The receiver of answers that nobody waits for."""
+
+    def set(self, _: object) -> bool:
+        """Drop it."""
+        return False
+
+    def fail(self, _: BaseException) -> None:
+        """Drop it."""
+
+
+_NOBODY: Final = _Nobody()
+
+
+def _has_unread(transport: asyncio.Transport) -> bool:
+    """Whether bytes lie in a socket that is read from."""
+    return transport.is_reading() and _is_readable(transport.get_extra_info("socket"))
+
+
+def _is_readable(thing: Any) -> bool:
+    import select
+
+    poll = select.poll()
+    poll.register(thing.fileno(), select.POLLIN)
+    return any(event & select.POLLIN for _, event in poll.poll(0))
+
+
+def _log(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    logger.error("%s", context["message"], exc_info=context.get("exception"))
+
+
+_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+_left: list[Server] = []  # in a forked child: never collected, or their loops would complain
+
+
+def _leave_behind() -> None:
+    for server in _servers:
+        server.leave_behind()
+        _left.append(server)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_behind)
