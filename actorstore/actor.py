@@ -48,7 +48,7 @@ from actorstore.reply import Receiver
 from actorstore.run import Draft, GraphParts
 from actorstore.state import State
 from actorstore.text import clean
-from actorstore.wire import SHOWN_CHARS, Chunk, chunks, decode
+from actorstore.wire import SHOWN_CHARS, chunks, decode
 
 logger = logging.getLogger("actorstore")
 
@@ -89,14 +89,20 @@ WAKE: Final = Wake()
 
 
 class Board:
-    """What the actor leaves where others can see it: the last snapshot of each run, and its last state."""
+    """What the actor leaves where others can see it: the last answers about each run, and its last state."""
 
     def __init__(self) -> None:
         self.snapshots: dict[str | None, StateSnapshot] = {}
+        self.updates: dict[str | None, Update] = {}  # those that say that nothing has changed
         self.version = 0
         self.last: State | None = None  # what the actor left when it stopped
         self.connected = False  # as it was then
         self.reading = threading.Lock()  # of those who read what it left
+
+    def clear(self) -> None:
+        """Take the answers down: something has changed."""
+        self.snapshots.clear()
+        self.updates.clear()
 
 
 class StoreActor(pykka.ThreadingActor):
@@ -251,7 +257,7 @@ class StoreActor(pykka.ThreadingActor):
         connected = self._is_said_connected or self._feeding > 0
         if connected != self._connected:
             self._connected = connected
-            self._board.snapshots.clear()
+            self._board.clear()
             self._ask_again()
 
     # For the mailbox: answers that are finished by whoever asked, or given later.
@@ -269,7 +275,10 @@ class StoreActor(pykka.ThreadingActor):
     def copy(self, run: str | None, since: Cursor | None) -> tuple[StateSnapshot, Cursor] | Update:
         """Return a run and its cursor, or what changed in it since a cursor that fits."""
         self._work()
-        return self._state.copy(run, since, self._connected)
+        copy = self._state.copy(run, since, self._connected)
+        if isinstance(copy, Update) and copy.cursor == since:
+            self._board.updates[run] = copy
+        return copy
 
     def next_draft(self, seen: Standing) -> object:
         """Return the next update, or `LATER` where nothing has changed."""
@@ -352,10 +361,14 @@ class StoreActor(pykka.ThreadingActor):
                 self._apply(cast(list[Event], list(group)), self._intake.here)
                 continue
             for item in group:
-                self._handle_lines(*cast(Lines, item))
+                self._handle_lines(cast(Lines, item))
 
-    def _handle_lines(self, data: bytes | Chunk, account: Account) -> None:
-        chunk = decode(data, self._max_line_bytes) if isinstance(data, bytes) else data
+    def _handle_lines(self, lines: Lines) -> None:
+        data, account, count, alike = lines
+        if isinstance(data, bytes):
+            chunk = decode(data, self._max_line_bytes, lines=count, alike=alike)
+        else:
+            chunk = data
         rejections = [
             msgspec.structs.replace(rejection, line=account.lines + (rejection.line or 0))
             for rejection in chunk.rejections
@@ -382,7 +395,7 @@ class StoreActor(pykka.ThreadingActor):
     def _apply(self, events: list[Event], account: Account) -> None:
         self._state.apply(events)
         self._board.version = self._state.version
-        self._board.snapshots.clear()
+        self._board.clear()
         account.accepted += len(events)
         if self._state.faults:
             faults, self._state.faults = self._state.faults, []

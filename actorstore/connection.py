@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from actorstore.account import Account
-from actorstore.answers import Rejection, StoreStats
+from actorstore.answers import Rejection, StoreStats, Update
 from actorstore.errors import ActorStoreError
 from actorstore.intake import Lines as HandedOver
 from actorstore.protocol import (
@@ -197,7 +197,7 @@ class Connection(asyncio.Protocol):
                 lambda chunk: self._decoded(cast(Chunk, chunk), len(lines.data)),
             )
             return True
-        self._put_lines(lines.data, lines.lines, len(lines.data))
+        self._put_lines(lines.data, lines.lines, len(lines.data), lines.alike)
         return True
 
     def _decoded(self, chunk: Chunk, size: int) -> None:
@@ -209,12 +209,12 @@ class Connection(asyncio.Protocol):
                 self._close_with(refused(reason))
         self.work()
 
-    def _put_lines(self, data: bytes | Chunk, lines: int, size: int) -> None:
+    def _put_lines(self, data: bytes | Chunk, lines: int, size: int, alike: bool = False) -> None:
         if not self._feeds:
             self._server.tell_actor(lambda actor: actor.feed_begins())
             self._feeds = True
         self._server.intake.check_open()
-        self._server.intake.put_lines(HandedOver(data, self._account), size)
+        self._server.intake.put_lines(HandedOver(data, self._account, lines, alike), size)
         self._put += lines
 
     def _ask(self, ask: Ask) -> None:
@@ -233,9 +233,19 @@ class Connection(asyncio.Protocol):
         elif len(self._questions) >= MAX_OPEN_QUESTIONS:
             text = f"{MAX_OPEN_QUESTIONS} questions are open on this connection"
             self._write(refusal(ask.id, Refusal("too_many_questions", text)))
+        elif (kept := self._kept(ask)) is not None:
+            self._write(answer(ask.id, KINDS["snapshot"].encode(kept)))
         else:
             self._questions[ask.id] = asked = Asked(self, self._server, ask)
             self._server.mailbox.send(asked.ask, asked)
+
+    def _kept(self, ask: Ask) -> Update | None:
+        """Return the answer that still holds from the last time, where it is known without the actor."""
+        if ask.what != "snapshot" or not ask.since:
+            return None
+        if any(asked.question.what == "connected" for asked in self._questions.values()):
+            return None
+        return self._server.mailbox.kept_update(ask.run, ask.since)
 
     def _say_bye(self) -> None:
         self._ended = True

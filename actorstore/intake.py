@@ -63,6 +63,10 @@ class Lines(NamedTuple):
     """A chunk of lines as it came, or a long line that is decoded already."""
     account: Account
     """Whose they are."""
+    lines: int = 0
+    """How many, where somebody has counted them."""
+    alike: bool = False
+    """Whether somebody has found that they are (`actorstore.wire.are_alike`)."""
 
 
 Item: TypeAlias = Event | Lines

@@ -10,7 +10,7 @@ from typing import Final, TypeVar, cast
 import pykka
 
 from actorstore.actor import Board, Forget, Question, Standing, StoreActor
-from actorstore.answers import StateSnapshot
+from actorstore.answers import StateSnapshot, Update
 from actorstore.errors import StoreClosedError, StoreTimeoutError
 from actorstore.intake import Intake
 from actorstore.reply import Receiver, Reply
@@ -84,6 +84,18 @@ class Mailbox:
             return None
         self._intake.check_open()
         self._intake.check_thread()
+        return kept
+
+    def kept_update(self, run: str | None, since: str) -> Update | None:
+        """Return the update that says that nothing has changed since a cursor, where that still holds.
+
+        As with `kept`, nobody is disturbed.
+        """
+        if not self._intake.idle:
+            return None
+        kept = self._board.updates.get(run)
+        if kept is None or kept.version != self._board.version or kept.cursor != since:
+            return None
         return kept
 
     def last_draft(self, seen: Standing) -> Draft | None:

@@ -24,7 +24,7 @@ from msgspec import Meta
 from actorstore.answers import Rejection
 from actorstore.event import MAX_ID_BYTES, MAX_INT, explain
 from actorstore.text import clean
-from actorstore.wire import CHUNK_BYTES, MAX_LINE_BYTES, SHOWN_CHARS, chunks, line_too_long, shown
+from actorstore.wire import CHUNK_BYTES, MAX_LINE_BYTES, SHOWN_CHARS, are_alike, chunks, line_too_long, shown
 
 PROTOCOL: Final = 1
 """The version of the protocol."""
@@ -44,6 +44,8 @@ class Lines(NamedTuple):
 
     data: bytes
     lines: int
+    alike: bool = False
+    """Whether they all are (`actorstore.wire.are_alike`)."""
 
 
 class TooLong(NamedTuple):
@@ -199,7 +201,9 @@ class StoreReader:
     def _messages(self, whole: bytes) -> Iterator[FromClient]:
         for chunk in chunks(whole):
             lines = chunk.count(b"\n") if len(chunk) <= CHUNK_BYTES else 1
-            if self._is_open and not may_hold_control(chunk, lines):
+            if self._is_open and have_no_control(chunk, lines):
+                yield Lines(chunk, lines, alike=True)
+            elif self._is_open and not may_hold_control(chunk):
                 yield Lines(chunk, lines)
             else:
                 yield from self._line_by_line(chunk)
@@ -243,22 +247,22 @@ class StoreReader:
         return message
 
 
-def may_hold_control(chunk: bytes, lines: int) -> bool:
-    """Whether some line of a chunk may be a control line; fast where it surely holds none.
+def have_no_control(chunk: bytes, lines: int) -> bool:
+    """Whether lines are alike, and none of them is blank or a control line: what a producer mostly sends.
 
-    Lines of one producer begin alike. Where all of them begin like the first,
-    and that is no control line, none is.
+    All of them begin like the first; where that is no control line, none is.
     """
-    if len(chunk) > MAX_CONTROL_BYTES:
-        return False
-    head = chunk[:9]
-    if (
-        head.startswith(b'{"')
-        and not head.startswith(_STARTS)
-        and (lines == 1 or chunk.count(b"\n" + head) == lines - 1)
-    ):
-        return False
-    return any(key in chunk for key in _KEYS)
+    return (
+        chunk.startswith(b'{"')
+        and not chunk.startswith(_STARTS)
+        and len(chunk) <= MAX_CONTROL_BYTES
+        and are_alike(chunk, lines)
+    )
+
+
+def may_hold_control(chunk: bytes) -> bool:
+    """Whether some line of a chunk may be a control line."""
+    return len(chunk) <= MAX_CONTROL_BYTES and any(key in chunk for key in _KEYS)
 
 
 def control(line: bytes) -> tuple[str, msgspec.Raw] | None:
@@ -362,8 +366,7 @@ def sendable(chunk: bytes) -> Sendable:
     if not chunk.endswith(b"\n"):
         chunk += b"\n"
     lines = chunk.count(b"\n") if len(chunk) <= CHUNK_BYTES + 1 else 1
-    has_no_blank = chunk.startswith(b"{") and (lines == 1 or chunk.count(b"\n{") == lines - 1)
-    if has_no_blank and not may_hold_control(chunk, lines):
+    if have_no_control(chunk, lines):
         return Sendable(chunk, lines, 0)
     parts = chunk.split(b"\n")
     blank = sum(not part.strip(b" \t\r") for part in parts[:-1])

@@ -112,14 +112,28 @@ def decode_line(line: bytes) -> Event:
     return event
 
 
-def decode(chunk: bytes, max_line_bytes: int = MAX_LINE_BYTES) -> Chunk:
+def are_alike(chunk: bytes, lines: int) -> bool:
+    """Whether all lines of a chunk, with its last LF, begin like the first one, and end one `{...}` each."""
+    return lines == 1 or chunk.count(b"}\n" + chunk[:9]) == lines - 1
+
+
+def decode(
+    chunk: bytes, max_line_bytes: int = MAX_LINE_BYTES, *, lines: int = 0, alike: bool = False
+) -> Chunk:
     """Decode a chunk in one go where it is plainly good, and line by line where it is not.
 
     Never raises over what the lines hold.
+
+    Args:
+        chunk: Whole lines, the last LF being optional.
+        max_line_bytes: Longest line that is taken.
+        lines: How many lines there are, where the caller has counted them.
+        alike: Whether the caller has found that they `are_alike`.
     """
     if not chunk.endswith(b"\n"):
         chunk += b"\n"
-    lines = 1 if chunk.find(b"\n") == len(chunk) - 1 else chunk.count(b"\n")
+    if not lines:
+        lines = 1 if chunk.find(b"\n") == len(chunk) - 1 else chunk.count(b"\n")
     if len(chunk) > max_line_bytes:
         return _decode_each(chunk, lines, max_line_bytes)
     try:
@@ -129,7 +143,8 @@ def decode(chunk: bytes, max_line_bytes: int = MAX_LINE_BYTES) -> Chunk:
             if b"null" not in chunk:
                 raise
             events = [_without_nulls(event) for event in _nullable.decode_lines(chunk)]
-        if len(events) == lines and _has_one_value_a_line(chunk, lines) and _holds_plain_text(chunk, events):
+        one_a_line = len(events) == lines and _has_one_value_a_line(chunk, lines, alike)
+        if one_a_line and _holds_plain_text(chunk, events):
             for event in [event for event in events if event.payload is not ABSENT]:
                 _set(event, "payload", read_payload(event))
             return Chunk(events, [], lines)
@@ -163,7 +178,7 @@ def shown(line: bytes) -> str:
     return clean(line[: 4 * SHOWN_CHARS].decode("utf-8", "backslashreplace"), SHOWN_CHARS)
 
 
-def _has_one_value_a_line(chunk: bytes, lines: int) -> bool:
+def _has_one_value_a_line(chunk: bytes, lines: int, alike: bool) -> bool:
     """Whether values, as many as there are lines, stand one on each.
 
     `decode_lines` of msgspec does not see lines: two objects on one are two
@@ -174,7 +189,7 @@ def _has_one_value_a_line(chunk: bytes, lines: int) -> bool:
     """
     if not (chunk.startswith(b"{") and chunk.endswith(b"}\n")):
         return False
-    return lines == 1 or chunk.count(b"}\n" + chunk[:9]) == lines - 1 or chunk.count(b"}\n{") == lines - 1
+    return alike or are_alike(chunk, lines) or chunk.count(b"}\n{") == lines - 1
 
 
 def _holds_plain_text(chunk: bytes, events: list[Event]) -> bool:
