@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,7 +58,12 @@ def edges(library: Library) -> set[tuple[str, str]]:
 def orchestrate(library: Library, pool: Executor, workers: int = 2) -> list[Event]:
     """Run a library to its end; return what was reported."""
     events: list[Event] = []
-    Orchestrator(events.append, library, pool, workers).run()
+
+    def compile_task(unit: str, task: int, file: Path, name: str) -> str:
+        events.append(Event.task_started(unit, task))
+        return compile_file(file, name)
+
+    Orchestrator(events.append, compile_task, library, pool, workers).run()
     return events
 
 
@@ -325,11 +331,15 @@ def test_ctrl_c_ends_the_run_and_its_workers(demo: Demo) -> None:
     assert "Traceback" not in err
 
 
-def test_workers_leave_when_the_demo_is_killed(demo: Demo) -> None:
+def test_workers_leave_when_the_demo_is_killed(demo: Demo, tmp_path: Path) -> None:
     process = demo()
     assert process.stdout is not None
     assert "run started" in process.stdout.readline()
     process.kill()
+    wait_until(lambda: not is_alive(process), "the demo has left processes behind")
+    (folder,) = (tmp_path / "temporary").iterdir()  # a killed store cannot remove its socket
+    assert {path.name for path in folder.iterdir()} == {"store.sock", "store.sock.lock"}
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -349,6 +359,7 @@ def test_a_run_ends_with_its_numbers(capfd: pytest.CaptureFixture[str]) -> None:
     assert "unit b failed: SyntaxError: '(' was never closed (b.py, line 2)\n" in out
     assert re.fullmatch(
         "reading the 3 files of the standard library of Python .*\n"
+        "to look in from elsewhere: actorstore state --socket .*/store.sock\n"
         "compiled 3 units, 3 files in .* s; b failed once and held up 1\n",
         err,
     )
@@ -373,7 +384,7 @@ def die(*_: object) -> None:
 def test_a_worker_that_dies_fails_the_run(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("actorstore.cli.orchestrator.compile_file", die)
+    monkeypatch.setattr("actorstore.cli.demo.compile_task", die)
     assert cli.main(["demo", "--workers", "1"]) == 1
     assert "run failed: a worker process died\n" in capfd.readouterr().out
 

@@ -3,7 +3,8 @@
 It compiles the standard library of the interpreter that runs it. Units are the
 top-level modules and packages, their tests left out; tasks are the source
 files, compiled by worker processes; a unit depends on what its files import at
-module level.
+module level. The store listens; the workers feed it themselves, and anybody may
+look in from another terminal.
 
 Reading order: `run` here, `stdlib.py` (where the graph comes from),
 `orchestrator.py`, `workers.py`.
@@ -30,7 +31,7 @@ from actorstore.cli import INTERRUPTED
 from actorstore.cli.orchestrator import Orchestrator
 from actorstore.cli.stdlib import Library, find_modules
 from actorstore.cli.view import counted, open_view, span
-from actorstore.cli.workers import workers
+from actorstore.cli.workers import compile_task, workers
 from actorstore.event import Event
 from actorstore.store import Store
 from actorstore.text import clean
@@ -93,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         files = sum(map(len, modules.values()))
         _say(f"reading the {files} files of the standard library of Python {platform.python_version()}")
-    with Store() as store:
+    with TemporaryDirectory(prefix="actorstore-") as folder, Store(listen=f"{folder}/store.sock") as store:
+        if not args.json:
+            _say(f"to look in from elsewhere: actorstore state --socket {store.address}")
         with nullcontext() if args.json else open_view(store) as view:
 
             def report(event: Event) -> None:
@@ -103,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
                     view.look()  # or a short failure would be over before anybody saw it
 
             try:
-                orchestrate(report, root, modules, args.workers, args.broken)
+                orchestrate(store, report, root, modules, args.workers, args.broken)
             except KeyboardInterrupt:
                 code = INTERRUPTED
                 if store.runs():
@@ -119,20 +122,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def orchestrate(
+    store: Store,
     report: Callable[[Event], None],
     root: Path,
     modules: Mapping[str, list[Path]],
     count: int,
     broken: str | None,
 ) -> None:
-    """Compile the modules below `root` with so many workers, one of them broken at first; report it all."""
+    """Compile the modules below `root` with so many workers, one of them broken at first; report it all.
+
+    The workers tell the store of their tasks, and `report` is told the rest.
+    """
     with ExitStack() as stack:
-        pool = stack.enter_context(workers(count))
+        pool = stack.enter_context(workers(count, store))
         library = Library(root, modules, pool)
         if broken is not None:
             folder = stack.enter_context(TemporaryDirectory(prefix="actorstore-"))
             library.plant(modules[broken][0], Path(folder))
-        Orchestrator(report, library, pool, count).run()
+        Orchestrator(report, compile_task, library, pool, count).run()
 
 
 def _worker_count(text: str) -> int:

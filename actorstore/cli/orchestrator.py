@@ -1,6 +1,7 @@
 """The orchestrator of `actorstore demo`: units in the order of their graph, tasks to worker processes.
 
-It knows nothing of a store; what happens is reported as events, one call each.
+It knows nothing of a store; what it does is reported as events, one call each.
+Those who do the tasks report these themselves.
 """
 
 from __future__ import annotations
@@ -26,16 +27,24 @@ class Orchestrator:
     whatever can be mended is mended and retried.
 
     Args:
-        report: Is told everything that happens, in order.
+        report: Is told what happens to the run and its units, in order.
+        compile_task: Does a task, in the pool: gets unit, number, file and what
+            that is called; reports that it began, and returns what is wrong with it.
         library: What to compile.
         pool: Who compiles.
         workers: How many files are compiled at once.
     """
 
     def __init__(
-        self, report: Callable[[Event], None], library: Library, pool: Executor, workers: int
+        self,
+        report: Callable[[Event], None],
+        compile_task: Callable[[str, int, Path, str], str],
+        library: Library,
+        pool: Executor,
+        workers: int,
     ) -> None:
         self._report = report
+        self._compile_task = compile_task
         self._library = library
         self._pool = pool
         self._workers = workers
@@ -77,10 +86,10 @@ class Orchestrator:
     def _start(self, unit: str, task: int) -> None:
         files = self._library.files[unit]
         if task == 1:
-            self._report(Event.unit_started(unit, total_tasks=len(files)))
-        self._report(Event.task_started(unit, task))
+            self._report(Event.unit_started(unit, total_tasks=len(files), completed_tasks=0))
         file = files[task - 1]
-        self._running[self._pool.submit(compile_file, self._library.where(file), str(file))] = unit
+        future = self._pool.submit(self._compile_task, unit, task, self._library.where(file), str(file))
+        self._running[future] = unit
 
     def _finish(self, unit: str, error: str) -> None:
         self._left[unit] -= 1
