@@ -213,7 +213,6 @@ class Connection(asyncio.Protocol):
         if not self._feeds:
             self._server.tell_actor(lambda actor: actor.feed_begins())
             self._feeds = True
-        self._server.intake.check_open()
         self._server.intake.put_lines(HandedOver(data, self._account, lines, alike), size)
         self._put += lines
 

@@ -1,6 +1,6 @@
 """What a producer has handed over and the store has not acked: kept in order, until it is.
 
-Pure: no sockets, threads or clocks. `Link` owns one, and guards it with a lock.
+Pure: no sockets, threads or clocks. The thread of a `Link` owns one.
 
 Lines are counted here as the store counts them, which is all that is needed to
 send each of them once: after a reconnect the store says how many it has
@@ -12,16 +12,9 @@ Reading order: `Ledger`, what is handed over, what is sent, what is heard.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
-
-import msgspec
 
 from actorstore.errors import JournalRegressionError, ProducerConflictError
-from actorstore.event import Event
 from actorstore.protocol import Sendable, Welcome
-from actorstore.wire import CHUNK_BYTES
-
-_encoder: Final = msgspec.json.Encoder()
 
 
 class Parcel:
@@ -54,13 +47,11 @@ class Ledger:
         self._store = ""  # id of the store that was last talked to
         self._shift = 0  # its count of our lines less ours
         self._rejected_before = 0  # our count of rejections less its
-        self._open = bytearray()  # the newest events, not yet in a parcel
-        self._open_lines = 0
         self._queue: deque[Parcel] = deque()  # to be sent
         self._begun = 0  # bytes of the first that are sent
         self._sent: deque[Parcel] = deque()  # sent and not acked
         self._in_flight = 0  # lines in those
-        self._sealed_bytes = 0  # of lines in parcels
+        self._kept_bytes = 0  # of lines
 
     @property
     def unacked(self) -> int:
@@ -75,48 +66,26 @@ class Ledger:
     @property
     def size(self) -> int:
         """Bytes of lines that are kept."""
-        return self._sealed_bytes + len(self._open)
+        return self._kept_bytes
 
     # What is handed over.
 
-    def add_event(self, event: Event) -> None:
-        """Keep an event, as one line."""
-        made = self._open
-        _encoder.encode_into(event, made, -1)
-        made += b"\n"
-        self._open_lines += 1
-        self.handed += 1
-        if len(made) >= CHUNK_BYTES:
-            self._seal()
-
     def add_lines(self, lines: Sendable) -> None:
         """Keep lines, none of them a control line."""
-        self._seal()
         self._queue.append(Parcel(*lines))
-        self._sealed_bytes += len(lines.data)
+        self._kept_bytes += len(lines.data)
         self.handed += lines.lines
 
     def add_question(self, line: bytes) -> None:
         """Send a control line after all that was handed over; it is not kept."""
-        self._seal()
         self._queue.append(Parcel(line, 0))
-
-    def _seal(self) -> None:
-        """Make a parcel of the newest events."""
-        if self._open_lines:
-            self._queue.append(Parcel(bytes(self._open), self._open_lines))
-            self._sealed_bytes += len(self._open)
-            self._open = bytearray()
-            self._open_lines = 0
 
     # What is sent.
 
     def to_send(self) -> memoryview | None:
         """Return what is to be sent next, and `None` where that is nothing."""
         if not self._queue:
-            if not self._open_lines:
-                return None
-            self._seal()
+            return None
         return memoryview(self._queue[0].data)[self._begun :]
 
     def has_sent(self, size: int) -> None:
@@ -192,7 +161,7 @@ class Ledger:
             gone = parcel.lines - (rest.lines if rest else 0)
             lines -= gone
             self._blank += blank
-            self._sealed_bytes -= end
+            self._kept_bytes -= end
             if self._sent:
                 self._in_flight -= gone
                 _replace_first(self._sent, rest)

@@ -1,16 +1,17 @@
 """The way to a store in another process: what is handed over is kept until it is acked.
 
-Producers append under a lock and go on; one thread per link connects, sends
-what is there in one go, and reads what comes back. Whoever is about to wait for
-an answer sends for itself, which spares a change of threads. When the
-connection is lost, the thread connects again, and sends from where the store
+Producers hand over and go on, as they do to an actor (`actorstore.handover`).
+One thread per link takes what is there, keeps it in its ledger, sends it in one
+go, and reads what comes back; nothing else touches the ledger, so there is
+nothing to lock, and a thread that is interrupted leaves nothing half done. When
+the connection is lost, the thread connects again, and sends from where the store
 says it stands.
 
 What is kept is bounded in bytes: a producer that runs ahead waits, and nothing
 is dropped. A forked child starts anew, as a producer of its own; what the
 parent handed over is the parent's to send.
 
-Reading order: `Link`, its producers' side, its questions, then the thread.
+Reading order: `Link` and what it offers, then its thread, from `_work` on.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Final, NamedTuple
+from itertools import count, groupby
+from typing import Final, NamedTuple, TypeAlias, cast
 
 import msgspec
 
@@ -39,6 +41,7 @@ from actorstore.errors import (
     StoreUnreachableError,
 )
 from actorstore.event import Event
+from actorstore.handover import Handover
 from actorstore.handshake import RECEIVED_BYTES, RETRIED, answer_error, refused, shake_hands
 from actorstore.ledger import Ledger
 from actorstore.protocol import Ack, Answer, Ask, ClientReader, FromStore, Refusal, Reject, Sendable, ask, bye
@@ -59,11 +62,34 @@ WELCOME_SECONDS: Final = 5.0
 """How long a store may take to say welcome."""
 
 
-class Pending(NamedTuple):
-    """A question that has no answer yet."""
+EVENTS_AT_ONCE: Final = 512
+"""How many events are encoded at a time: some 50 KB of lines."""
 
+_encoder: Final = msgspec.json.Encoder()
+
+
+class Question(NamedTuple):
+    """A question to be asked after all that was handed over before."""
+
+    number: int
     line: bytes
     receiver: Receiver
+
+
+class Flush(NamedTuple):
+    """Somebody to be told once all that was handed over before is acked."""
+
+    receiver: Receiver
+
+
+class Forget(NamedTuple):
+    """A question that nobody waits for any more."""
+
+    number: int
+
+
+Item: TypeAlias = Event | Sendable | Question | Flush | Forget
+"""What is handed over to the thread."""
 
 
 class Link:
@@ -82,125 +108,85 @@ class Link:
 
     def _begin(self) -> None:
         """Start as a producer that nobody knows."""
+        self.handover: Handover[Item] = Handover()
+        self.handover.attach(self._ring)
         self._ledger = Ledger(secrets.token_hex(8))
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the start and the end of the thread
         self._thread: threading.Thread | None = None
-        self._socket: socket.socket | None = None
         self._bell: Bell | None = None  # wakes the thread
-        self._is_asleep = False  # whether it has to be woken for what is appended
-        self._wants_to_write = False  # whether the socket takes no more for now
-        self._questions: dict[int, Pending] = {}
-        self._next_question = 0
+        self._socket: socket.socket | None = None
+        self._reader = ClientReader()
+        self._is_blocked = False  # whether the socket takes no more for now
+        self._questions: dict[int, Question] = {}
+        self._numbers = count(1)
         self._flushes: deque[tuple[int, Receiver]] = deque()
-        self._waiting: deque[Receiver] = deque()  # for room
         self._trouble: ActorStoreError | None = None  # why there is no connection
-        self._closed: StoreClosedError | None = None  # why nothing is taken any more
-        self._is_ending = False  # whether the thread ends once all is acked
-        self._is_over = False  # whether it ends now
+        self._is_ending = False  # whether the last was taken, so that the thread ends once all is acked
+        self._is_over = False  # whether the thread ends, whatever is left
 
-    # Producers.
+    # For producers and readers.
 
     def put(self, event: Event) -> bool:
         """Hand one event over.
 
         Returns:
-            Whether so much is kept that the producer ought to wait.
+            Whether so much lies here that the producer ought to wait.
 
         Raises:
             TypeError: It is not an `Event`.
         """
+        self.handover.check_open()
         if type(event) is not Event:
             raise TypeError(f"handle_event takes an actorstore.Event, not {type(event).__name__}")
-        with self._lock:
-            if self._closed is not None:
-                raise self._closed_error()
-            self._ledger.add_event(event)
-            full = self.is_full()
-            wake, self._is_asleep = self._is_asleep, False
-        if wake:
-            self._ring()
-        elif self._thread is None:
-            self._start()
-        return full
+        return self.handover.append(event, len(event.payload) + len(event.error), is_event=True)
 
     def put_lines(self, lines: Sendable) -> bool:
         """Hand lines over.
 
         Returns:
-            Whether so much is kept that the producer ought to wait.
+            Whether so much lies here that the producer ought to wait.
         """
-        with self._lock:
-            if self._closed is not None:
-                raise self._closed_error()
-            self._ledger.add_lines(lines)
-            full = self.is_full()
-            wake, self._is_asleep = self._is_asleep, False
-        if wake:
-            self._ring()
-        elif self._thread is None:
-            self._start()
-        return full
-
-    def is_full(self) -> bool:
-        """Whether so much is kept that producers ought to wait."""
-        return self._ledger.size >= self.kept_bytes
-
-    def queue_up(self, receiver: Receiver) -> bool:
-        """Wait for room; `False` where there is some."""
-        with self._lock:
-            if self._closed is not None or not self.is_full():
-                return False
-            self._waiting.append(receiver)
-            return True
-
-    def leave_queue(self, receiver: Receiver) -> None:
-        """Go on, whether there is room or not."""
-        with self._lock, suppress(ValueError):
-            self._waiting.remove(receiver)
-
-    def unacked(self) -> int:
-        """Count the lines that were handed over and are not acked."""
-        return self._ledger.unacked
-
-    def counts(self) -> tuple[int, int]:
-        """Return how many of the lines were accepted, and how many rejected."""
-        with self._lock:
-            return self._ledger.accepted, self._ledger.rejected
+        return self.handover.append(lines, len(lines.data), is_event=False)
 
     def when_acked(self, receiver: Receiver) -> None:
         """Have the receiver told once all that was handed over until now is acked."""
-        with self._lock:
-            self._flushes.append((self._ledger.handed, receiver))
-            self._settle_flushes()
-            self._send()
-        self._see_to_it()
-
-    # Questions.
+        self.handover.append(Flush(receiver), 0, is_event=False)
 
     def ask(self, question: Ask, receiver: Receiver) -> int:
         """Ask the store, after all that was handed over before; returns the number of the question.
 
         The receiver gets the parts of the answer, by name, still in JSON.
         """
-        with self._lock:
-            if self._closed is not None:
-                raise self._closed_error()
-            self._next_question += 1
-            number = self._next_question
-            line = ask(msgspec.structs.replace(question, id=number))
-            self._questions[number] = Pending(line, receiver)
-            if self._socket is not None:
-                self._ledger.add_question(line)
-                self._send()
-        self._see_to_it()
+        self.handover.check_open()
+        number = next(self._numbers)
+        line = ask(msgspec.structs.replace(question, id=number))
+        self.handover.append(Question(number, line, receiver), 0, is_event=False)
         return number
 
     def forget(self, number: int) -> None:
         """Have nobody answer a question any more."""
-        with self._lock:
-            if self._questions.pop(number, None) is not None and self._socket is not None:
-                self._ledger.add_question(ask(Ask(number, "forget")))
-                self._send()
+        with suppress(StoreClosedError):
+            self.handover.append(Forget(number), 0, is_event=False)
+
+    def unacked(self) -> int:
+        """Count the lines that were handed over and are not acked."""
+        lying = sum(map(_lines_in, self.handover.items.copy()))
+        return self._ledger.unacked + lying
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many of the lines were accepted, and how many rejected."""
+        return self._ledger.accepted, self._ledger.rejected
+
+    def trouble(self) -> ActorStoreError | None:
+        """Return why there is no connection, where there is none."""
+        trouble = self._trouble
+        if isinstance(trouble, StoreUnreachableError):
+            return StoreUnreachableError(trouble.address, trouble.reason, self.unacked())
+        return trouble
+
+    def check_open(self) -> None:
+        """Raise where nothing can be handed over or asked."""
+        self.handover.check_open()
 
     # Opening and closing.
 
@@ -214,30 +200,17 @@ class Link:
         if self._connect():
             self._start()
             return
-        trouble = self._closed or self._trouble
-        self.abandon()
-        assert trouble is not None
-        raise trouble
-
-    def check_open(self) -> None:
-        """Raise where nothing can be handed over or asked."""
-        if self._closed is not None:
-            raise self._closed_error()
-
-    def trouble(self) -> ActorStoreError | None:
-        """Return why there is no connection, where there is none."""
         trouble = self._trouble
-        if isinstance(trouble, StoreUnreachableError):
-            return StoreUnreachableError(trouble.address, trouble.reason, self.unacked())
-        return trouble
+        self._leave()
+        if trouble is not None:
+            raise trouble
+        self.handover.check_open()
 
     def end(self) -> None:
         """Take nothing more, and send what there is in the background."""
-        with self._lock:
-            self._closed = self._closed or StoreClosedError()
-            self._is_ending = True
-            self._let_everybody_in()
-        self._see_to_it()
+        self.handover.refuse(StoreClosedError)
+        if self._thread is not None or self.handover.items:
+            self._ring()
 
     def join(self, timeout: float | None) -> bool:
         """Wait until all is sent and acked; `False` where it is not.
@@ -260,67 +233,23 @@ class Link:
 
     def abandon(self) -> None:
         """Stop at once; what is not acked is lost."""
-        with self._lock:
-            self._closed = self._closed or StoreClosedError()
-            self._is_over = True
-            self._settle()
-        if self._thread is not None:
-            self._ring()
+        self._is_over = True
+        self.end()
 
-    # What happens under the lock.
-
-    def _send(self) -> None:
-        """Send as much as the socket takes."""
-        self._wants_to_write = False
-        if self._socket is None:
-            return
-        try:
-            while (data := self._ledger.to_send()) is not None:
-                self._ledger.has_sent(self._socket.send(data))
-        except BlockingIOError:
-            self._wants_to_write = True
-        except OSError:
-            pass  # the thread finds out when it reads
-
-    def _settle_acked(self) -> None:
-        """Let those go on who waited for acks."""
-        self._settle_flushes()
-        while self._waiting and not self.is_full():
-            self._waiting.popleft().set(None)
-
-    def _settle_flushes(self) -> None:
-        while self._flushes and self._flushes[0][0] <= self._ledger.acked:
-            self._flushes.popleft()[1].set(None)
-
-    def _let_everybody_in(self) -> None:
-        while self._waiting:
-            self._waiting.popleft().set(None)
-
-    def _settle(self) -> None:
-        """Let everybody go who waits for what will not come."""
-        self._let_everybody_in()
-        questions, self._questions = self._questions, {}
-        for pending in questions.values():
-            pending.receiver.fail(self._closed_error())
-        while self._flushes:
-            self._flushes.popleft()[1].fail(self._closed_error())
-
-    def _closed_error(self) -> StoreClosedError:
-        closed = self._closed
-        assert closed is not None
-        return type(closed)(*closed.args)  # one of its own for everybody who raises it
-
-    def _fail(self, error: StoreClosedError) -> None:
-        with self._lock:
-            self._closed = error
-            self._is_over = True
-            self._settle()
-
-    # The thread.
+    def leave_behind(self) -> None:
+        """In a forked child: let go of the parent's connection, and start anew."""
+        connection, bell = self._socket, self._bell
+        closed = self.handover.closed
+        self._begin()
+        if closed:
+            self.handover.refuse(closed)
+        for descriptor in (connection, bell):
+            if descriptor is not None:
+                descriptor.close()
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is not None or self._is_over:
+            if self._thread is not None:
                 return
             self._bell = Bell()
             self._thread = threading.Thread(target=self._run, name="StoreLink", daemon=True)
@@ -328,15 +257,13 @@ class Link:
         send_at_exit(self)
 
     def _ring(self) -> None:
-        if self._bell is not None:
-            self._bell.ring()
-
-    def _see_to_it(self) -> None:
-        """Have the thread look, where there is something for it to do."""
         if self._thread is None:
             self._start()
-        elif self._wants_to_write or self._is_ending or self._socket is None:
-            self._ring()
+        bell = self._bell
+        if bell is not None:
+            bell.ring()
+
+    # The thread.
 
     def _run(self) -> None:
         try:
@@ -349,58 +276,87 @@ class Link:
     def _work(self) -> None:
         delay = FIRST_DELAY
         while not self._is_done():
-            if self._socket is None:
-                if self._connect():
-                    delay = FIRST_DELAY
-                elif not self._is_over:
-                    self._pause(delay * (0.5 + random.random() / 2))
-                    delay = min(2 * delay, LAST_DELAY)
-            else:
+            self._take_in()
+            if self._socket is not None:
                 self._exchange(self._socket)
+            elif self._connect():
+                delay = FIRST_DELAY
+            elif not self._is_over:
+                self._pause(delay * (0.5 + random.random() / 2))
+                delay = min(2 * delay, LAST_DELAY)
 
     def _is_done(self) -> bool:
-        with self._lock:
-            return self._is_over or (self._is_ending and not self._ledger.unacked)
-
-    def _leave(self) -> None:
-        """Say goodbye, so that the store may forget this producer."""
-        with self._lock:
-            connection, self._socket = self._socket, None
-            self._is_over = True
-            self._settle()
-        if connection is not None:
-            if not self._ledger.unacked and not isinstance(self._closed, RefusedError):
-                with suppress(OSError):
-                    connection.settimeout(1.0)
-                    connection.sendall(bye())
-            connection.close()
-        with self._lock:
-            bell, self._bell = self._bell, None
-            if bell is not None:
-                bell.close()
+        return self._is_over or (self._is_ending and self._ledger.unacked <= 0)
 
     def _pause(self, seconds: float) -> None:
-        """Wait, but for the end."""
-        end = time.monotonic() + seconds
+        """Take in what is handed over, for so long."""
         assert self._bell is not None
+        end = time.monotonic() + seconds
         while not self._is_over and (left := end - time.monotonic()) > 0:
-            self._bell.wait(left)
+            if self._is_full() or self.handover.rest() or self.handover.closed:
+                self._bell.wait(left)
+            self._take_in()
+
+    # What was handed over.
+
+    def _is_full(self) -> bool:
+        return self._ledger.size >= self.kept_bytes
+
+    def _take_in(self) -> None:
+        """Take what was handed over, while there is room for it."""
+        closed = self.handover.closed
+        if self._is_full() and not closed:
+            return
+        if closed:
+            items, only_events = self.handover.close(closed)
+            self._is_ending = True
+        else:
+            items, only_events = self.handover.take()
+        if only_events:
+            self._take_events(cast(list[Event], items))
+        else:
+            for is_event, group in groupby(items, key=_is_event):
+                if is_event:
+                    self._take_events(cast(list[Event], list(group)))
+                else:
+                    for item in group:
+                        self._take(item)
+        self.handover.let_in()
+
+    def _take_events(self, events: list[Event]) -> None:
+        for start in range(0, len(events), EVENTS_AT_ONCE):
+            self._ledger.add_lines(encoded(events[start : start + EVENTS_AT_ONCE]))
+
+    def _take(self, item: Item) -> None:
+        match item:
+            case Sendable():
+                self._ledger.add_lines(item)
+            case Question(number, line):
+                self._questions[number] = item
+                if self._socket is not None:
+                    self._ledger.add_question(line)
+            case Flush(receiver):
+                self._flushes.append((self._ledger.handed, receiver))
+                self._tell_acked()
+            case Forget(number):
+                if self._questions.pop(number, None) is not None and self._socket is not None:
+                    self._ledger.add_question(ask(Ask(number, "forget")))
+
+    # The connection.
 
     def _connect(self) -> bool:
-        """Connect, say hello, and send from where the store says it stands."""
+        """Connect, say hello, and go on from where the store says it stands."""
         connection: socket.socket | None = None
         try:
             connection = address.connect(self.path, WELCOME_SECONDS)
-            reader = ClientReader()
-            welcome, messages = shake_hands(connection, reader, self._ledger.producer, self.path)
-            with self._lock:
-                self._ledger.resume(welcome)
-                self._settle_acked()
-                for pending in self._questions.values():
-                    self._ledger.add_question(pending.line)
-                connection.setblocking(False)
-                self._socket, self._reader, self._trouble = connection, reader, None
-                self._send()
+            self._reader = ClientReader()
+            welcome, messages = shake_hands(connection, self._reader, self._ledger.producer, self.path)
+            self._ledger.resume(welcome)
+            self._tell_acked()
+            for question in self._questions.values():
+                self._ledger.add_question(question.line)
+            connection.setblocking(False)
+            self._socket, self._trouble = connection, None
             self._hear(messages)
         except StoreClosedError as error:
             self._fail(error)
@@ -408,35 +364,45 @@ class Link:
             self._trouble = error
         else:
             return True
+        self._socket = None
         if connection is not None:
             connection.close()
         return False
 
     def _disconnect(self, connection: socket.socket, reason: str) -> None:
-        with self._lock:
-            self._socket = None
-            self._trouble = StoreUnreachableError(self.path, reason)
+        self._socket = None
+        self._trouble = StoreUnreachableError(self.path, reason)
         connection.close()
 
     def _exchange(self, connection: socket.socket) -> None:
-        """Send and read until something has happened."""
+        """Send what there is, and read once there is something."""
+        self._send(connection)
+        if self._is_done():
+            return
+        can_take = not self._is_full() and not self._is_blocked
+        if can_take and not self.handover.closed and not self.handover.rest():
+            return
         bell = self._bell
         assert bell is not None
-        with self._lock:
-            self._send()
-            self._is_asleep = not self._wants_to_write
-            writes = self._wants_to_write
-            if self._is_over or (self._is_ending and not self._ledger.unacked):
-                return
         poll = select.poll()
-        poll.register(connection, select.POLLIN | (select.POLLOUT if writes else 0))
+        poll.register(connection, select.POLLIN | (select.POLLOUT if self._is_blocked else 0))
         poll.register(bell, select.POLLIN)
         ready = dict(poll.poll())
-        self._is_asleep = False
         if bell.fileno() in ready:
             bell.hear()
         if ready.get(connection.fileno(), 0) & ~select.POLLOUT:
             self._receive(connection)
+
+    def _send(self, connection: socket.socket) -> None:
+        """Send as much as the socket takes."""
+        self._is_blocked = False
+        try:
+            while (data := self._ledger.to_send()) is not None:
+                self._ledger.has_sent(connection.send(data))
+        except BlockingIOError:
+            self._is_blocked = True
+        except OSError:
+            pass  # reading tells what has happened
 
     def _receive(self, connection: socket.socket) -> None:
         try:
@@ -462,41 +428,88 @@ class Link:
         Raises:
             RefusedError: It takes nothing more from this producer.
         """
-        with self._lock:
-            for message in messages:
-                match message:
-                    case Ack(lines):
-                        self._ledger.hear_ack(lines)
-                        self._settle_acked()
-                    case Reject():
-                        self._ledger.rejected += 1
-                    case Answer(number, parts):
-                        self._hear_answer(number, parts)
-                    case Refusal(code) if code not in RETRIED:
-                        raise refused(message)
+        for message in messages:
+            match message:
+                case Ack(lines):
+                    self._ledger.hear_ack(lines)
+                    self._tell_acked()
+                case Reject():
+                    self._ledger.rejected += 1
+                case Answer(number, parts):
+                    self._hear_answer(number, parts)
+                case Refusal(code) if code not in RETRIED:
+                    raise refused(message)
 
     def _hear_answer(self, number: int, parts: dict[str, msgspec.Raw]) -> None:
-        pending = self._questions.get(number)
-        if pending is None:
+        question = self._questions.get(number)
+        if question is None:
             return
         if "error" not in parts:
             del self._questions[number]
-            pending.receiver.set(parts)
+            question.receiver.set(parts)
             return
         refusal = msgspec.json.decode(parts["error"], type=Refusal)
         if refusal.code != "closed":  # that is asked again, of whoever listens next
             del self._questions[number]
-            pending.receiver.fail(answer_error(refusal))
+            question.receiver.fail(answer_error(refusal))
 
-    # Children of this process.
+    def _tell_acked(self) -> None:
+        """Tell those who wait for acks."""
+        while self._flushes and self._flushes[0][0] <= self._ledger.acked:
+            self._flushes.popleft()[1].set(None)
 
-    def leave_behind(self) -> None:
-        """In a forked child: let go of the parent's connection, and start anew."""
-        connection, bell = self._socket, self._bell
-        was_closed = self._closed
-        self._begin()
-        self._closed = was_closed
-        self._is_over = was_closed is not None
-        for descriptor in (connection, bell):
-            if descriptor is not None:
-                descriptor.close()
+    # The end.
+
+    def _fail(self, error: StoreClosedError) -> None:
+        self._is_over = True
+        self.handover.refuse(lambda: type(error)(*error.args))  # one of its own for everybody who raises it
+
+    def _leave(self) -> None:
+        """Let everybody go, and say goodbye, so that the store may forget this producer."""
+        self._is_over = True
+        closed = self.handover.closed or StoreClosedError
+        left, _ = self.handover.close(closed)
+        late = [item.receiver for item in left if isinstance(item, Question | Flush)]
+        asked = [question.receiver for question in self._questions.values()]
+        flushing = [receiver for _, receiver in self._flushes]
+        for receiver in (*asked, *flushing, *late):
+            receiver.fail(closed())
+        connection, self._socket = self._socket, None
+        if connection is not None:
+            if self._ledger.unacked <= 0 and not isinstance(closed(), RefusedError):
+                with suppress(OSError):
+                    connection.settimeout(1.0)
+                    connection.sendall(bye())
+            connection.close()
+        bell, self._bell = self._bell, None
+        if bell is not None:
+            bell.close()
+
+
+def encoded(events: list[Event]) -> Sendable:
+    """Return events as lines; one that cannot be written is sent as what the store rejects."""
+    try:
+        return Sendable(_encoder.encode_lines(events), len(events), 0)
+    except Exception:
+        return Sendable(b"".join(map(_encoded_alone, events)), len(events), 0)
+
+
+def _encoded_alone(event: Event) -> bytes:
+    try:
+        return _encoder.encode(event) + b"\n"
+    except Exception as error:  # a time zone of somebody else's
+        return msgspec.json.encode({"unencodable": f"{event.type}: {type(error).__name__}: {error}"}) + b"\n"
+
+
+def _is_event(item: Item) -> bool:
+    return type(item) is Event
+
+
+def _lines_in(item: Item) -> int:
+    match item:
+        case Event():
+            return 1
+        case Sendable(_, lines):
+            return lines
+        case _:
+            return 0

@@ -25,7 +25,8 @@ from actorstore.errors import (
     StoreTimeoutError,
     StoreUnreachableError,
 )
-from actorstore.event import Event
+from actorstore.event import ABSENT, Event
+from actorstore.handover import MAX_ITEMS
 from actorstore.link import KEPT_BYTES, Link
 from actorstore.protocol import Ask, sendable
 from actorstore.replica import snapshot_of
@@ -107,8 +108,14 @@ class RemoteStore(Reporter):
         Raises:
             TypeError: It is not an `Event`.
         """
-        if self._link.put(event):
-            self._wait_for_room()
+        handover = self._link.handover
+        if type(event) is Event and event.payload is ABSENT and not event.error:
+            items = handover.items
+            items.append(event)
+            if (handover.asleep or len(items) >= MAX_ITEMS) and handover.turn(event):
+                handover.wait_for_room()
+        elif self._link.put(event):
+            handover.wait_for_room()
 
     def handle_lines(self, data: bytes) -> None:
         """Hand whole NDJSON lines over, the last LF being optional; waits only while the buffer is full.
@@ -119,15 +126,7 @@ class RemoteStore(Reporter):
         self._link.check_open()
         for chunk in chunks(data):
             if self._link.put_lines(sendable(chunk)):
-                self._wait_for_room()
-
-    def _wait_for_room(self) -> None:
-        reply = Reply()
-        if self._link.queue_up(reply):
-            try:
-                reply.wait()
-            finally:
-                self._link.leave_queue(reply)
+                self._link.handover.wait_for_room()
 
     def set_connected(self, connected: bool) -> None:
         """Say whether a producer is connected; one that has sent events from another process is."""

@@ -58,11 +58,11 @@ class AsyncRemoteStore(AsyncReporter):
 
     async def _wait_for_room(self) -> None:
         receiver = LoopReply()
-        if self._link.queue_up(receiver):
+        if self._link.handover.queue_up(receiver):
             try:
                 await receiver.future
             finally:
-                self._link.leave_queue(receiver)
+                self._link.handover.leave_queue(receiver)
 
     async def set_connected(self, connected: bool) -> None:
         """Say whether a producer is connected."""

@@ -19,7 +19,8 @@ from actorstore.address import Address
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
 from actorstore.errors import StoreClosedError, StoreFailedError
 from actorstore.event import ABSENT, Event
-from actorstore.intake import MAX_EVENTS, Intake
+from actorstore.handover import MAX_ITEMS
+from actorstore.intake import Intake
 from actorstore.mailbox import ANSWER_SECONDS, Mailbox
 from actorstore.remote import RemoteStore
 from actorstore.reporting import Reporter
@@ -96,7 +97,7 @@ class Store(Reporter):
         if type(event) is Event and event.payload is ABSENT and not event.error:
             items = intake.items
             items.append(event)
-            if (intake.asleep or len(items) >= MAX_EVENTS) and intake.turn(event):
+            if (intake.asleep or len(items) >= MAX_ITEMS) and intake.turn(event):
                 intake.wait_for_room()
         elif intake.put(event):
             intake.wait_for_room()

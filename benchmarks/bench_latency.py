@@ -10,8 +10,8 @@ Not measured: an idle machine's time to wake a thread that has slept for long; e
 one before it. Under load, a fair share of the wait is Python's own: a thread that wants to run asks for the
 interpreter, and is heard after 5 ms (`sys.setswitchinterval`).
 
-The last row lets 65,536 events wait before a producer does, which is what `MAX_EVENTS` of
-`actorstore/intake.py` is chosen against.
+The last row lets 65,536 events wait before a producer does, which is what `MAX_ITEMS` of
+`actorstore/handover.py` is chosen against.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import pykka
 
-from actorstore import Event, Store, intake, store
+from actorstore import Event, Store, handover, store
 from benchmarks.crowd import Reader, feeding, split
 from benchmarks.peers.lock import LockedStore
 from benchmarks.report import script
@@ -168,15 +168,15 @@ def _under_load(name: str, data: bytes, scale: Scale) -> Iterator[Row]:
 
 @contextmanager
 def _waiting_events(most: int) -> Iterator[None]:
-    """Let so many events wait before a producer does, where a store lets in `MAX_EVENTS`."""
-    before = intake.MAX_EVENTS
-    for module in (intake, store):
-        vars(module)["MAX_EVENTS"] = most
+    """Let so many events wait before a producer does, where a store lets in `MAX_ITEMS`."""
+    before = handover.MAX_ITEMS
+    for module in (handover, store):
+        vars(module)["MAX_ITEMS"] = most
     try:
         yield
     finally:
-        for module in (intake, store):
-            vars(module)["MAX_EVENTS"] = before
+        for module in (handover, store):
+            vars(module)["MAX_ITEMS"] = before
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from actorstore import (
     StoreTimeoutError,
 )
 from actorstore import state as state_module
-from actorstore.intake import MAX_EVENTS
+from actorstore.handover import MAX_ITEMS
 from tests.builders import (
     diamond,
     line,
@@ -278,7 +278,7 @@ def test_an_event_from_inside_the_actor_is_applied_or_raises_but_never_waits(sto
     def question(_: StoreActor) -> int:
         handed_over = 0
         try:
-            for _ in range(2 * MAX_EVENTS):
+            for _ in range(2 * MAX_ITEMS):
                 store.handle_event(unit_queued("a"))
                 handed_over += 1
         except ActorThreadError:
@@ -286,7 +286,7 @@ def test_an_event_from_inside_the_actor_is_applied_or_raises_but_never_waits(sto
         return handed_over
 
     handed_over = ask(store, question)
-    assert handed_over < MAX_EVENTS
+    assert handed_over < MAX_ITEMS
     assert store.flush(SECONDS).accepted in (handed_over, handed_over + 1)
 
 
@@ -338,7 +338,7 @@ def test_producers_that_wait_for_room_are_let_go_when_the_actor_dies() -> None:
     with Store() as store:
         doom(store)
         with held(store):
-            for _ in range(MAX_EVENTS - 1):
+            for _ in range(MAX_ITEMS - 1):
                 store.handle_event(unit_queued("a"))
             producers = [spawn(store.handle_event, unit_queued("a")) for _ in range(3)]
             wait_until(lambda: waiting_producers(store) == 3)

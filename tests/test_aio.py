@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from actorstore import Event, Store, StoreClosedError, StoreFailedError, StoreTimeoutError, UnknownRunError
-from actorstore.intake import MAX_BYTES, MAX_EVENTS
+from actorstore.handover import MAX_BYTES, MAX_ITEMS
 from actorstore.wire import CHUNK_BYTES
 from tests.builders import (
     Follower,
@@ -102,12 +102,12 @@ def test_the_loop_goes_on_while_the_actor_is_busy(store: Store, name: str) -> No
 def test_the_loop_goes_on_while_intake_is_full(store: Store) -> None:
     async def work() -> None:
         with held(store):
-            feeding = asyncio.create_task(feed(store, 2 * MAX_EVENTS))
+            feeding = asyncio.create_task(feed(store, 2 * MAX_ITEMS))
             await until(lambda: waiting_producers(store) == 1)
             await turns()
             assert not feeding.done()
         await feeding
-        assert (await store.aio.flush()).accepted == 2 * MAX_EVENTS
+        assert (await store.aio.flush()).accepted == 2 * MAX_ITEMS
 
     run(work())
 
@@ -176,27 +176,27 @@ def test_a_large_event_and_a_long_line_are_taken_in_without_the_loop(store: Stor
 def test_many_coroutines_that_hand_over_once_are_all_let_in(store: Store) -> None:
     async def work() -> None:
         with held(store):
-            await feed(store, MAX_EVENTS - 1)
+            await feed(store, MAX_ITEMS - 1)
             producers = [asyncio.create_task(feed(store, 1)) for _ in range(20)]
             await until(lambda: waiting_producers(store) == 20)
         await asyncio.gather(*producers)
-        assert (await store.aio.flush()).accepted == MAX_EVENTS - 1 + 20
+        assert (await store.aio.flush()).accepted == MAX_ITEMS - 1 + 20
 
     run(work())
 
 
 def test_threads_and_coroutines_wait_in_one_line(store: Store) -> None:
     def produce() -> None:
-        for _ in range(MAX_EVENTS):
+        for _ in range(MAX_ITEMS):
             store.handle_event(unit_queued("a"))
 
     async def work() -> None:
         with held(store):
             threads = [spawn(produce) for _ in range(2)]
-            coroutines = [asyncio.create_task(feed(store, MAX_EVENTS)) for _ in range(2)]
+            coroutines = [asyncio.create_task(feed(store, MAX_ITEMS)) for _ in range(2)]
             await until(lambda: waiting_producers(store) == 4)
         await asyncio.gather(*coroutines, *map(asyncio.wrap_future, threads))
-        assert (await store.aio.flush()).accepted == 4 * MAX_EVENTS
+        assert (await store.aio.flush()).accepted == 4 * MAX_ITEMS
 
     run(work())
 
@@ -284,7 +284,7 @@ def test_a_follower_that_breaks_off_leaves_nothing_behind(store: Store) -> None:
 def test_a_producer_that_is_cancelled_leaves_the_line_and_strands_nobody(store: Store) -> None:
     async def work() -> None:
         with held(store):
-            await feed(store, MAX_EVENTS - 1)
+            await feed(store, MAX_ITEMS - 1)
             producers = []
             for number in range(1, 6):
                 producers.append(asyncio.create_task(feed(store, 2)))
@@ -297,7 +297,7 @@ def test_a_producer_that_is_cancelled_leaves_the_line_and_strands_nobody(store: 
 
     run(work())
     assert waiting_producers(store) == 0
-    assert store.flush(SECONDS).accepted == MAX_EVENTS - 1 + 5 + 2
+    assert store.flush(SECONDS).accepted == MAX_ITEMS - 1 + 5 + 2
 
 
 def test_a_producer_that_is_cancelled_when_it_is_let_in_strands_nobody(store: Store) -> None:
@@ -305,7 +305,7 @@ def test_a_producer_that_is_cancelled_when_it_is_let_in_strands_nobody(store: St
 
     async def work() -> None:
         with held(store):
-            await feed(store, MAX_EVENTS - 1)
+            await feed(store, MAX_ITEMS - 1)
             first = asyncio.create_task(feed(store, 1))
             await until(lambda: waiting_producers(store) == 1)
             second = asyncio.create_task(feed(store, 1))
@@ -318,7 +318,7 @@ def test_a_producer_that_is_cancelled_when_it_is_let_in_strands_nobody(store: St
         await second
 
     run(work())
-    assert store.flush(SECONDS).accepted == MAX_EVENTS + 1
+    assert store.flush(SECONDS).accepted == MAX_ITEMS + 1
 
 
 def test_a_unit_that_is_cancelled_has_failed(store: Store) -> None:
@@ -350,7 +350,7 @@ def test_a_unit_that_is_cancelled_while_intake_is_full_has_failed(store: Store) 
         working = asyncio.create_task(job(entered))
         await entered.wait()
         with held(store):
-            feeding = asyncio.create_task(feed(store, 2 * MAX_EVENTS))
+            feeding = asyncio.create_task(feed(store, 2 * MAX_ITEMS))
             await until(lambda: waiting_producers(store) == 1)
             working.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -440,7 +440,7 @@ def test_a_producer_whose_loop_is_closed_while_it_waits_strands_nobody(
     caplog.set_level(logging.CRITICAL, "asyncio")
     loop = asyncio.new_event_loop()
     with held(store):
-        waiting = loop.create_task(feed(store, MAX_EVENTS))
+        waiting = loop.create_task(feed(store, MAX_ITEMS))
         while not waiting_producers(store):
             loop.run_until_complete(turns(1))
         behind = spawn(store.handle_event, unit_queued("a"))
@@ -451,7 +451,7 @@ def test_a_producer_whose_loop_is_closed_while_it_waits_strands_nobody(
         gc.collect()
     behind.result(SECONDS)
     gc.collect()
-    assert store.flush(SECONDS).accepted == MAX_EVENTS + 1
+    assert store.flush(SECONDS).accepted == MAX_ITEMS + 1
 
 
 def test_coroutines_that_wait_end_when_the_store_is_closed(store: Store) -> None:
@@ -469,7 +469,7 @@ def test_coroutines_that_wait_end_when_the_store_is_closed(store: Store) -> None
 def test_producers_that_wait_for_room_are_let_go_when_the_store_is_closed(store: Store) -> None:
     async def work() -> list[object]:
         with held(store):
-            producers = [asyncio.create_task(feed(store, MAX_EVENTS)) for _ in range(3)]
+            producers = [asyncio.create_task(feed(store, MAX_ITEMS)) for _ in range(3)]
             await until(lambda: waiting_producers(store) == 3)
             closing = asyncio.create_task(store.aio.close())
             await until(lambda: inbox(store) >= 2)
@@ -584,7 +584,7 @@ def test_a_started_unit_is_seen_at_once_by_threads_too(store: Store) -> None:
 def test_a_producer_whose_loop_stands_still_strands_no_thread_behind_it(store: Store) -> None:
     loop = asyncio.new_event_loop()
     with held(store):
-        waiting = loop.create_task(feed(store, MAX_EVENTS))
+        waiting = loop.create_task(feed(store, MAX_ITEMS))
         while not waiting_producers(store):
             loop.run_until_complete(turns(1))
         behind = spawn(store.handle_event, unit_queued("a"))
@@ -593,4 +593,4 @@ def test_a_producer_whose_loop_stands_still_strands_no_thread_behind_it(store: S
     behind.result(SECONDS)
     loop.run_until_complete(waiting)
     loop.close()
-    assert store.flush(SECONDS).accepted == MAX_EVENTS + 1
+    assert store.flush(SECONDS).accepted == MAX_ITEMS + 1

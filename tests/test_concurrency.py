@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from actorstore import StateSnapshot, Store, StoreClosedError, Update
-from actorstore.intake import MAX_EVENTS
+from actorstore.handover import MAX_ITEMS
 from tests.builders import (
     Follower,
     check_snapshot,
@@ -224,7 +224,7 @@ def test_everything_at_once(store: Store) -> None:
 
 def test_producers_that_run_ahead_are_applied_in_their_order(store: Store) -> None:
     """More than intake holds, from many threads, so that they wait and are let in again and again."""
-    count = MAX_EVENTS // 2
+    count = MAX_ITEMS // 2
     owners = [f"u{number}" for number in range(6)]
     store.handle_event(orch_started(units(*owners)))
 

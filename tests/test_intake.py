@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from actorstore import Event, Rejection, StoreClosedError, StoreFailedError
-from actorstore import intake as intake_module
-from actorstore.intake import KEPT_REJECTIONS, MAX_BYTES, MAX_EVENTS, Intake, Lines
+from actorstore import handover, intake
+from actorstore.handover import MAX_BYTES, MAX_ITEMS
+from actorstore.intake import KEPT_REJECTIONS, Intake, Lines
 from actorstore.reply import Reply
 from actorstore.wire import CHUNK_BYTES, Chunk
 from tests.builders import line, lines, task_started, unit_failed, unit_queued, unit_started
@@ -31,7 +32,7 @@ class Bench:
 
     def fill(self) -> None:
         """Hand over all that fits, but for one event."""
-        for _ in range(MAX_EVENTS - 1):
+        for _ in range(MAX_ITEMS - 1):
             self.intake.put(EVENT)
 
     def work(self) -> list[object]:
@@ -51,7 +52,7 @@ def bench() -> Bench:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The clock that limits the log; it goes only where a test moves it."""
     clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr(intake_module, "time", clock)
+    monkeypatch.setattr(intake, "time", clock)
     return clock
 
 
@@ -190,7 +191,7 @@ def test_who_is_interrupted_while_waiting_does_not_strand_those_behind(
 
     behind = Reply()
     with monkeypatch.context() as patch:
-        patch.setattr(intake_module, "Reply", lambda: interrupted)
+        patch.setattr(handover, "Reply", lambda: interrupted)
         patch.setattr(Reply, "wait", lambda reply, *_: bench.intake.queue_up(behind) and interrupt())
         with pytest.raises(KeyboardInterrupt):
             bench.intake.wait_for_room()

@@ -32,7 +32,7 @@ from actorstore import (
     StoreTimeoutError,
     UnitStatus,
 )
-from actorstore.intake import MAX_EVENTS
+from actorstore.handover import MAX_ITEMS
 from tests.builders import (
     Follower,
     line,
@@ -98,7 +98,7 @@ def in_lines(store: Store) -> int:
     return 3
 
 
-@pytest.mark.parametrize("patience", [0, 300, 3 * MAX_EVENTS])
+@pytest.mark.parametrize("patience", [0, 300, 3 * MAX_ITEMS])
 def test_closing_while_four_threads_feed_loses_nothing_that_was_taken(patience: int) -> None:
     store = Store()
     state = in_actor(store, lambda actor: actor._state)
@@ -147,7 +147,7 @@ def test_closing_lets_producers_go_that_wait_for_room() -> None:
     state = in_actor(store, lambda actor: actor._state)
     with held(store):
         producers = [
-            spawn(lambda: [store.handle_event(unit_queued("a")) for _ in range(MAX_EVENTS)]) for _ in range(3)
+            spawn(lambda: [store.handle_event(unit_queued("a")) for _ in range(MAX_ITEMS)]) for _ in range(3)
         ]
         wait_until(lambda: waiting_producers(store) == 3)
         closing = spawn(store.close)
@@ -155,7 +155,7 @@ def test_closing_lets_producers_go_that_wait_for_room() -> None:
     closing.result(SECONDS)
     for producer in producers:
         assert producer.exception(SECONDS) is None or isinstance(producer.exception(), StoreClosedError)
-    assert MAX_EVENTS <= state.version <= 3 * MAX_EVENTS
+    assert MAX_ITEMS <= state.version <= 3 * MAX_ITEMS
 
 
 def test_closing_again_does_nothing() -> None:
@@ -565,13 +565,13 @@ def test_a_forked_child_is_told_while_the_parent_is_in_the_midst_of_things(store
     """The parent's actor is busy, its intake full, and producers wait: nothing of it may hang the child."""
     with held(store):
         producers = [
-            spawn(lambda: [store.handle_event(unit_queued("a")) for _ in range(MAX_EVENTS)]) for _ in range(2)
+            spawn(lambda: [store.handle_event(unit_queued("a")) for _ in range(MAX_ITEMS)]) for _ in range(2)
         ]
         wait_until(lambda: waiting_producers(store) == 2)
         raised = in_forked_child(lambda: called_in_vain(store))
     assert raised == dict.fromkeys(CALLS, "ForkedStoreError")
     results(producers)
-    assert store.flush(SECONDS).accepted == 1 + 2 * MAX_EVENTS
+    assert store.flush(SECONDS).accepted == 1 + 2 * MAX_ITEMS
 
 
 @needs_fork

@@ -19,7 +19,8 @@ from actorstore import (
     StoreTimeoutError,
     UnknownRunError,
 )
-from actorstore.intake import KEPT_REJECTIONS, MAX_BYTES, MAX_EVENTS, Intake
+from actorstore.handover import MAX_BYTES, MAX_ITEMS
+from actorstore.intake import KEPT_REJECTIONS, Intake
 from actorstore.wire import CHUNK_BYTES
 from tests.builders import (
     check_snapshot,
@@ -69,17 +70,17 @@ def test_a_producer_that_runs_ahead_stops_at_the_bound_and_goes_on_after(store: 
     handed_over = itertools.count()
 
     def produce() -> None:
-        for _ in range(3 * MAX_EVENTS):
+        for _ in range(3 * MAX_ITEMS):
             store.handle_event(unit_queued("a"))
             next(handed_over)
 
     with held(store):
         producer = spawn(produce)
         wait_until(lambda: waiting_producers(store) == 1)
-        assert pending(store) == MAX_EVENTS
+        assert pending(store) == MAX_ITEMS
         assert not producer.done()
     producer.result(SECONDS)
-    assert store.flush(SECONDS).accepted == 3 * MAX_EVENTS == next(handed_over)
+    assert store.flush(SECONDS).accepted == 3 * MAX_ITEMS == next(handed_over)
 
 
 @pytest.mark.parametrize("fat", [1_000, 60_000, MAX_BYTES])
@@ -107,34 +108,34 @@ def test_a_producer_of_lines_stops_at_the_bound_in_bytes(store: Store) -> None:
 
 def test_all_of_many_producers_stop_and_go_on(store: Store) -> None:
     def produce() -> None:
-        for _ in range(MAX_EVENTS):
+        for _ in range(MAX_ITEMS):
             store.handle_event(unit_queued("a"))
 
     with held(store):
         producers = [spawn(produce) for _ in range(4)]
         wait_until(lambda: waiting_producers(store) == 4)
-        assert MAX_EVENTS <= pending(store) < MAX_EVENTS + 4
+        assert MAX_ITEMS <= pending(store) < MAX_ITEMS + 4
     results(producers)
-    assert store.flush(SECONDS).accepted == 4 * MAX_EVENTS
+    assert store.flush(SECONDS).accepted == 4 * MAX_ITEMS
 
 
 def test_who_hands_over_once_and_never_comes_back_strands_nobody(store: Store) -> None:
     with held(store):
-        for _ in range(MAX_EVENTS - 1):
+        for _ in range(MAX_ITEMS - 1):
             store.handle_event(unit_queued("a"))
         producers = [spawn(store.handle_event, unit_queued("a")) for _ in range(20)]
         wait_until(lambda: waiting_producers(store) == 20)
     results(producers)
-    assert store.flush(SECONDS).accepted == MAX_EVENTS - 1 + 20
+    assert store.flush(SECONDS).accepted == MAX_ITEMS - 1 + 20
 
 
 def test_questions_wait_for_no_room(store: Store) -> None:
     with held(store):
-        producer = spawn(lambda: [store.handle_event(unit_queued("a")) for _ in range(MAX_EVENTS + 1)])
+        producer = spawn(lambda: [store.handle_event(unit_queued("a")) for _ in range(MAX_ITEMS + 1)])
         wait_until(lambda: waiting_producers(store) == 1)
         asked = spawn(store.stats)
         wait_until(lambda: inbox(store) == 2)
-    assert asked.result(SECONDS).accepted >= MAX_EVENTS
+    assert asked.result(SECONDS).accepted >= MAX_ITEMS
     producer.result(SECONDS)
 
 
@@ -148,7 +149,7 @@ def test_queries_are_answered_in_the_midst_of_a_flood(store: Store) -> None:
 
     producers = [spawn(flood, "a"), spawn(flood, "b")]
     try:
-        wait_until(lambda: store.stats().accepted > MAX_EVENTS)
+        wait_until(lambda: store.stats().accepted > MAX_ITEMS)
         versions = []
         for _ in range(25):
             versions.append(check_snapshot(store.snapshot()).version)
