@@ -14,6 +14,7 @@ import os
 import socket
 import stat
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -72,14 +73,28 @@ def connect(path: str, timeout: float | None = None) -> socket.socket:
         StoreUnreachableError: Nobody listens there, or not to this user.
         AddressError: No socket can have this path.
     """
-    made = _new_socket(path)
     try:
-        made.settimeout(timeout)
-        made.connect(path)
+        return _connected(path, timeout)
     except OSError as error:
-        made.close()
+        if isinstance(error, AddressError):
+            raise
         raise StoreUnreachableError(path, _reason(error)) from None
-    return made
+
+
+def _connected(path: str, timeout: float | None) -> socket.socket:
+    until = time.monotonic() + (timeout or 0)
+    made = _new_socket(path)
+    made.settimeout(timeout)
+    while True:
+        try:
+            made.connect(path)
+            return made
+        except OSError as error:
+            if error.errno == errno.EAGAIN and time.monotonic() < until:
+                time.sleep(0.01)  # a Unix socket does not wait for its turn to be let in
+                continue
+            made.close()
+            raise
 
 
 def _reason(error: OSError) -> str:
@@ -199,13 +214,15 @@ class SocketFile:
             raise AddressError(
                 self.path, "a file that is no socket is in the way; remove it, or name another path"
             )
+        owner = None
         try:
-            other = connect(self.path, timeout=1.0)
-        except StoreUnreachableError:
+            with _connected(self.path, timeout=0.1) as other:
+                owner = peer(other)
+        except ConnectionRefusedError:
             os.unlink(self.path)
             return
-        owner = peer(other)
-        other.close()
+        except (BlockingIOError, TimeoutError):
+            pass  # somebody listens, and lets nobody in just now
         raise SocketInUseError(self.path, owner[0] if owner else 0)
 
     def _bind(self, listener: socket.socket) -> None:

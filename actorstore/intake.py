@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from contextlib import suppress
@@ -28,6 +27,7 @@ from actorstore.event import Event
 from actorstore.handover import Handover
 from actorstore.payload import open_payload
 from actorstore.text import clean
+from actorstore.throttle import Throttle
 from actorstore.wire import CHUNK_BYTES, MAX_LINE_BYTES, SHOWN_CHARS, Chunk, decode
 
 KEPT_REJECTIONS: Final = 16
@@ -69,8 +69,7 @@ class Intake(Handover[Item]):
         self.owner = os.getpid()
         self.forked = False
         self.actor_thread: threading.Thread | None = None
-        self._logged_at = -1.0
-        self._unlogged = 0
+        self._throttle = Throttle()
         _intakes.add(self)
 
     def put(self, event: Event) -> bool:
@@ -132,13 +131,10 @@ class Intake(Handover[Item]):
             self.rejected += 1
             account.rejected += 1
             self._rejections.append(rejection)
-            now = time.monotonic()
-            if 0 <= now - self._logged_at < 1:
-                self._unlogged += 1
+            more = self._throttle.lets_through()
+            if more is None:
                 return
-            before, self._unlogged, self._logged_at = self._unlogged, 0, now
         place = "an event" if rejection.line is None else f"line {rejection.line}"
-        more = f" ({before} more before it were not logged)" if before else ""
         with suppress(Exception):  # a handler of somebody else's, in the actor's thread
             logger.warning("rejected %s: %s: %s%s", place, rejection.reason, rejection.text, more)
 

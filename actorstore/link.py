@@ -46,6 +46,9 @@ from actorstore.handshake import RECEIVED_BYTES, RETRIED, answer_error, refused,
 from actorstore.ledger import Ledger
 from actorstore.protocol import Ack, Answer, Ask, ClientReader, FromStore, Refusal, Reject, Sendable, ask, bye
 from actorstore.reply import Receiver
+from actorstore.text import clean
+from actorstore.throttle import Throttle
+from actorstore.wire import SHOWN_CHARS
 
 logger = logging.getLogger("actorstore")
 
@@ -61,6 +64,9 @@ LAST_DELAY: Final = 1.0
 WELCOME_SECONDS: Final = 5.0
 """How long a store may take to say welcome."""
 
+
+KEPT_REJECTS: Final = 16
+"""How many rejected lines are remembered."""
 
 EVENTS_AT_ONCE: Final = 512
 """How many events are encoded at a time: some 50 KB of lines."""
@@ -116,6 +122,8 @@ class Link:
         self._bell: Bell | None = None  # wakes the thread
         self._socket: socket.socket | None = None
         self._reader = ClientReader()
+        self.rejects: deque[Reject] = deque(maxlen=KEPT_REJECTS)  # the last few that were heard
+        self._throttle = Throttle()
         self._is_blocked = False  # whether the socket takes no more for now
         self._questions: dict[int, Question] = {}
         self._numbers = count(1)
@@ -434,11 +442,19 @@ class Link:
                     self._ledger.hear_ack(lines)
                     self._tell_acked()
                 case Reject():
-                    self._ledger.rejected += 1
+                    self._hear_reject(message)
                 case Answer(number, parts):
                     self._hear_answer(number, parts)
                 case Refusal(code) if code not in RETRIED:
                     raise refused(message)
+
+    def _hear_reject(self, reject: Reject) -> None:
+        self._ledger.rejected += 1
+        self.rejects.append(reject)
+        more = self._throttle.lets_through()
+        if more is not None:
+            reason = clean(reject.reason, SHOWN_CHARS)
+            logger.warning("the store at %s rejected line %d: %s%s", self.path, reject.line, reason, more)
 
     def _hear_answer(self, number: int, parts: dict[str, msgspec.Raw]) -> None:
         question = self._questions.get(number)

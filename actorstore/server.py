@@ -27,7 +27,7 @@ import msgspec
 
 from actorstore.account import Account
 from actorstore.actor import StoreActor
-from actorstore.address import Address, SocketFile, peer
+from actorstore.address import BACKLOG, Address, SocketFile, peer
 from actorstore.answers import StoreStats
 from actorstore.connection import Connection
 from actorstore.errors import StoreClosedError
@@ -113,7 +113,9 @@ class Server:
         asyncio.set_event_loop(self._loop)
         try:
             self._listening = self._loop.run_until_complete(
-                self._loop.create_unix_server(lambda: Connection(self), sock=self._file.listener)
+                self._loop.create_unix_server(
+                    lambda: Connection(self), sock=self._file.listener, backlog=BACKLOG
+                )
             )
         except BaseException as error:
             self._loop.close()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from actorstore import Event, Rejection, StoreClosedError, StoreFailedError
-from actorstore import handover, intake
+from actorstore import handover, throttle
 from actorstore.handover import MAX_BYTES, MAX_ITEMS
 from actorstore.intake import KEPT_REJECTIONS, Intake, Lines
 from actorstore.reply import Reply
@@ -52,7 +52,7 @@ def bench() -> Bench:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The clock that limits the log; it goes only where a test moves it."""
     clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr(intake, "time", clock)
+    monkeypatch.setattr(throttle, "time", clock)
     return clock
 
 

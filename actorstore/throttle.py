@@ -1,0 +1,22 @@
+"""A throttle for logs: what happens a million times is told once a second."""
+
+from __future__ import annotations
+
+import time
+
+
+class Throttle:
+    """Lets one through a second, and counts the others; not safe from several threads at once."""
+
+    def __init__(self) -> None:
+        self._last = -1.0
+        self._held_back = 0
+
+    def lets_through(self) -> str | None:
+        """Return what to say about those held back before, or `None` where this one is held back too."""
+        now = time.monotonic()
+        if 0 <= now - self._last < 1:
+            self._held_back += 1
+            return None
+        before, self._held_back, self._last = self._held_back, 0, now
+        return f" ({before} more before it were not logged)" if before else ""
