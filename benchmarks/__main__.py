@@ -1,6 +1,15 @@
 """`python -m benchmarks`: every question, one table."""
 
-from benchmarks import bench_encoding, bench_import, bench_latency, bench_memory, bench_throughput
+from benchmarks import (
+    bench_distance,
+    bench_encoding,
+    bench_idle,
+    bench_import,
+    bench_latency,
+    bench_memory,
+    bench_remote,
+    bench_throughput,
+)
 from benchmarks.report import main
 
 QUESTIONS = {
@@ -9,6 +18,9 @@ QUESTIONS = {
     "encoding": bench_encoding.measure,
     "memory": bench_memory.measure,
     "import": bench_import.measure,
+    "remote": bench_remote.measure,
+    "distance": bench_distance.measure,
+    "idle": bench_idle.measure,
 }
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from benchmarks.table import Row, markdown, text
 Measure: TypeAlias = Callable[[Scale], Iterable[Row]]
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-_PACKAGES = ("msgspec", "pykka", "celery")
+_PACKAGES = ("msgspec", "pykka", "celery", "redis", "hiredis")
 
 
 def script(measure: Measure) -> None:
@@ -101,7 +101,8 @@ def machine(began: datetime) -> list[str]:
     packages = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     return [
         f"machine: {_processor()}, {os.cpu_count()} cores, {platform.platform()}{load}",
-        f"Python {platform.python_version()} ({platform.python_implementation()}), {packages}, {_go()}",
+        f"Python {platform.python_version()} ({platform.python_implementation()}), {packages}",
+        f"{_redis()}, {_go()}",
         f"date: {began:%Y-%m-%d %H:%M} UTC",
         "command: `python -m benchmarks`",
     ]
@@ -127,6 +128,16 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _redis() -> str:
+    try:
+        said = subprocess.run(
+            ["redis-server", "--version"], check=True, capture_output=True, text=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "redis-server not installed"
+    return " ".join(["redis-server", *said.split()[2:3]])
 
 
 def _go() -> str:

@@ -47,13 +47,35 @@ class Scale(msgspec.Struct, frozen=True):
     """Units of the graph whose memory is measured."""
     processes: int = 3
     """Child processes of each kind where a turn is a process."""
+    part: int = 40_000
+    """Events of the stream that a peer takes in a turn which takes them one by one, across processes."""
+    connections: int = 1_000
+    """Idle connections at a store."""
 
 
 FULL = Scale()
-QUICK = Scale(units=200, rounds=3, questions=100, reads=20, memory_units=20_000, processes=2)
+QUICK = Scale(
+    units=200,
+    rounds=3,
+    questions=100,
+    reads=20,
+    memory_units=20_000,
+    processes=2,
+    part=1_000,
+    connections=100,
+)
 """Shows that all of it runs; the numbers say nothing."""
 SMALLEST = Scale(
-    units=1, tasks=1, recorded=False, rounds=1, questions=2, reads=2, memory_units=1_000, processes=1
+    units=1,
+    tasks=1,
+    recorded=False,
+    rounds=1,
+    questions=2,
+    reads=2,
+    memory_units=1_000,
+    processes=1,
+    part=2,
+    connections=2,
 )
 """For the smoke test."""
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
 import pytest
 
 from actorstore import Store
+from actorstore.wire import chunks
 from benchmarks import report, rounds, workloads
 from benchmarks.__main__ import QUESTIONS
 from benchmarks.crowd import split
-from benchmarks.peers import go_store
+from benchmarks.peers import go_store, redis_state
 from benchmarks.peers.lock import LockedStore
+from benchmarks.peers.mp_manager import ManagerStore
+from benchmarks.peers.mp_queue import QueueStore
 from benchmarks.peers.proxy import ProxyStore
 from benchmarks.peers.state import Totals, totals_of
 from benchmarks.report import main, page
@@ -84,6 +87,62 @@ def by_go(data: bytes) -> Totals:
     return times.totals
 
 
+def by_manager_lines(data: bytes) -> Totals:
+    store = ManagerStore()
+    try:
+        for line in data.splitlines(keepends=True):
+            store.handle_line(line)
+        return store.totals()
+    finally:
+        store.close()
+
+
+def by_manager_chunks(data: bytes) -> Totals:
+    store = ManagerStore()
+    try:
+        for chunk in chunks(data):
+            store.handle_lines(chunk)
+        return store.totals()
+    finally:
+        store.close()
+
+
+def by_queue_lines(data: bytes) -> Totals:
+    return _by_queue(data.splitlines(keepends=True), chunks=False)
+
+
+def by_queue_chunks(data: bytes) -> Totals:
+    return _by_queue(chunks(data), chunks=True)
+
+
+def _by_queue(items: Iterable[bytes], *, chunks: bool) -> Totals:
+    store = QueueStore(chunks=chunks)
+    try:
+        for item in items:
+            store.put(item)
+        totals = store.totals()
+        assert store.flush() == totals.accepted
+        return totals
+    finally:
+        store.close()
+
+
+def by_redis(data: bytes, *, lean: bool = False) -> Totals:
+    if reason := redis_state.unavailable():
+        pytest.skip(reason)
+    store = redis_state.RedisStore(lean=lean)
+    try:
+        for chunk in chunks(data):
+            store.handle_lines(chunk)
+        return store.totals()
+    finally:
+        store.close()
+
+
+def by_lean_redis(data: bytes) -> Totals:
+    return by_redis(data, lean=True)
+
+
 TROUBLE = b"""\
 {"type":"orch.started","payload":{"graph":{"nodes":[{"id":"a","tasks":2},{"id":"b"},{"id":"c","tasks":1}]}}}
 {"type":"unit.queued","unit":"a"}
@@ -119,7 +178,20 @@ def recorded() -> bytes:
     return data if data is not None else pytest.skip(f"no instances in {workloads.INSTANCES}")
 
 
-@pytest.mark.parametrize("fed", [by_store_events, by_lock_lines, by_lock_events, by_proxy, by_celery, by_go])
+ACROSS_PROCESSES = [
+    by_manager_lines,
+    by_manager_chunks,
+    by_queue_lines,
+    by_queue_chunks,
+    by_redis,
+    by_lean_redis,
+]
+
+
+@pytest.mark.parametrize(
+    "fed",
+    [by_store_events, by_lock_lines, by_lock_events, by_proxy, by_celery, by_go, *ACROSS_PROCESSES],
+)
 @pytest.mark.parametrize("data", [whole, half, trouble, recorded])
 def test_every_peer_ends_in_the_totals_of_the_store(
     fed: Callable[[bytes], Totals], data: Callable[[], bytes]
@@ -149,6 +221,9 @@ BOUNDS = {
     "encoding": {">= 5", "<= 1"},
     "memory": {"<= 320", "<= 420"},
     "import": {"<= 60"},
+    "remote": {">= 0.6", ">= 30", ">= 5", ">= 10", ">= 200000"},
+    "distance": {"<= 0.5", "<= 3", "<= 0.3", "<= 1.5", "<= 2", "<= 10", "<= 120"},
+    "idle": {"<= 20", ">= 0.95"},
 }
 
 
@@ -167,6 +242,15 @@ def test_a_peer_that_is_missing_is_skipped_with_a_word(monkeypatch: pytest.Monke
     reasons = {row.what.rpartition("against ")[2]: row.skipped for row in rows if row.skipped}
     celery = "celery is not installed"
     assert reasons == {"Go": "go is not installed", "Celery": celery, "Celery, lean": celery}
+
+
+def test_redis_is_skipped_with_a_word_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_state, "unavailable", lambda: "redis-server is not installed")
+    rows = list(QUESTIONS["remote"](rounds.SMALLEST))
+    skipped = [row for row in rows if row.skipped]
+    assert {row.skipped for row in skipped} == {"redis-server is not installed"}
+    assert all("against Redis" in row.what for row in skipped)
+    assert [str(row.bound) for row in skipped if row.bound] == [">= 10"]
 
 
 def test_a_stream_is_the_same_for_the_same_arguments() -> None:
