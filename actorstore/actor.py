@@ -98,6 +98,7 @@ class Board:
         self.last: State | None = None  # what the actor left when it stopped
         self.connected = False  # as it was then
         self.reading = threading.Lock()  # of those who read what it left
+        self.watchers: list[Callable[[type[StoreClosedError]], None]] = []  # are told when it stops
 
     def clear(self) -> None:
         """Take the answers down: something has changed."""
@@ -375,8 +376,8 @@ class StoreActor(pykka.ThreadingActor):
         ]
         for rejection in rejections:
             self._intake.reject(rejection, account)
-        account.lines += chunk.lines
         self._apply(chunk.events, account)
+        account.lines += chunk.lines
         if account.listener is not None:
             if account.told is None:
                 account.told = rejections
@@ -430,12 +431,15 @@ class StoreActor(pykka.ThreadingActor):
         try:
             self._handle(*self._intake.close(error))
             self._ask_again()
-            self._tell()
+            if error is StoreClosedError:  # one that has failed promises nothing more
+                self._tell()
         finally:
             self._board.last, self._board.connected = self._state, self._connected
             for question in self._waiting:
                 question.receiver.fail(error())
             self._waiting = []
+            for hear in self._board.watchers:
+                hear(error)
 
 
 def _is_event(item: Item) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from actorstore.account import Account
@@ -48,6 +48,15 @@ if TYPE_CHECKING:
 
 MAX_OPEN_QUESTIONS: Final = 1024
 """How many questions of one connection may be open."""
+
+MESSAGES_AT_ONCE: Final = 64
+"""How many messages of one connection are handled before others have their turn."""
+
+LOOK_SECONDS: Final = 1.0
+"""How often a connection that says nothing more is looked after."""
+
+HANG_UP_SECONDS: Final = 5.0
+"""How long a connection that is closed waits for its other end to read what it was told."""
 
 SUPERSEDED: Final = Violation("superseded", "another connection goes on under the same producer id")
 CLOSED: Final = Violation("closed", "the store is closing; what is not acked may be sent again")
@@ -88,7 +97,7 @@ class Connection(asyncio.Protocol):
         self._reader = StoreReader(server.intake.max_line_bytes)
         self._transport: asyncio.Transport | None = None
         self._inbox: deque[Lines | TooLong | Hello | Bye | Ask | Violation] = deque()
-        self._outbox: deque[bytes] | None = None  # what waits until the other end reads again
+        self._outbox: deque[Callable[[], bytes]] | None = None  # what waits until the other end reads again
         self._questions: dict[int, Asked] = {}
         self._account = Account()
         self._put = 0  # lines given to the actor since the connection began
@@ -119,7 +128,21 @@ class Connection(asyncio.Protocol):
         """Finish what was said, and answer it, before the connection is closed."""
         self._ended = True
         self.work()
+        self._look_after_it()
         return not self._gone
+
+    def _look_after_it(self) -> None:
+        """Let go of one that says nothing more, and waits for answers, once it hears nothing more either.
+
+        A connection is not read any more when it has said its last, so nothing
+        else would tell.
+        """
+        if self._gone or self._transport is None:
+            return
+        if self._server.is_hung_up(self._transport):
+            self._transport.abort()
+        else:
+            self._server.later(LOOK_SECONDS, self._look_after_it)
 
     def connection_lost(self, _: Exception | None) -> None:
         """Finish what was said; nobody hears of it."""
@@ -141,7 +164,7 @@ class Connection(asyncio.Protocol):
         """The other end reads again."""
         self._choked = False
         while self._outbox and not self._choked and self._transport is not None:
-            self._transport.write(self._outbox.popleft())
+            self._transport.write(self._outbox.popleft()())
         self.work()
 
     # What was said.
@@ -149,7 +172,13 @@ class Connection(asyncio.Protocol):
     def work(self) -> None:
         """Handle what was said, until something has to wait."""
         try:
+            left = MESSAGES_AT_ONCE
             while self._inbox and not self._held and (not self._choked or self._gone):
+                if not left:
+                    self._held = True
+                    self._server.soon(self.go_on)
+                    break
+                left -= 1
                 message = self._inbox.popleft()
                 if not self._handle(message):
                     self._inbox.appendleft(message)
@@ -280,20 +309,24 @@ class Connection(asyncio.Protocol):
             value = self._server.add_to(value)
         if takes_long(value):
             self._server.in_background(
-                lambda: asked.encode(value), lambda line: self._write_answer(asked, cast(bytes, line))
+                lambda: asked.encode(value), lambda line: self._write_answer(asked, lambda: cast(bytes, line))
             )
         else:
-            self._write_answer(asked, asked.encode(value))
+            self._write_answer(asked, lambda: asked.encode(value))
 
     def refuse(self, asked: Asked, reason: BaseException) -> None:
         """Say why a question has no answer."""
         if self._questions.get(asked.question.id) is asked:
-            self._write_answer(asked, refusal(asked.question.id, refused(reason)))
+            self._write_answer(asked, lambda: refusal(asked.question.id, refused(reason)))
 
-    def _write_answer(self, asked: Asked, line: bytes) -> None:
+    def _write_answer(self, asked: Asked, line: Callable[[], bytes]) -> None:
+        """Write an answer once the other end reads, so that none lies here as bytes."""
         if self._questions.get(asked.question.id) is asked:
             del self._questions[asked.question.id]
-            self._write(line)
+            if self._choked:
+                self._put_off(line)
+            else:
+                self._write(line())
             if self._ended:
                 self._end()
 
@@ -305,10 +338,14 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._gone:
             return
         if self._choked:
-            self._outbox = self._outbox or deque()
-            self._outbox.append(data)
+            self._put_off(lambda: data)
         else:
             self._transport.write(data)
+
+    def _put_off(self, line: Callable[[], bytes]) -> None:
+        if self._outbox is None:
+            self._outbox = deque()
+        self._outbox.append(line)
 
     # Reading, and the end.
 
@@ -337,6 +374,10 @@ class Connection(asyncio.Protocol):
         """Close the connection, because the store is closed."""
         self._close_with(CLOSED)
 
+    def refuse_service(self, error: BaseException) -> None:
+        """Close the connection, because the actor has died."""
+        self._close_with(refused(error))
+
     def _close_with(self, reason: Violation | Refusal) -> None:
         """Take nothing more, say why to those who listen, and close once that is written."""
         self._ended = self._dropped = True
@@ -344,10 +385,9 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._gone:
             if self._reader.says_hello or reason.code not in ("closed", "superseded"):
                 self._write(error(reason))
-            for data in self._outbox or ():
-                self._transport.write(data)
-            self._gone = True
-            self._transport.close()
+            for line in self._outbox or ():
+                self._transport.write(line())
+            self._hang_up(self._transport)
 
     def _end(self) -> None:
         """Close once all that was said is applied, told and answered."""
@@ -358,10 +398,15 @@ class Connection(asyncio.Protocol):
             self._server.tell_actor(lambda actor: actor.feed_ends())
         waits = self._questions or (self._reader.says_hello and self._acked < self._put)
         if self._transport is not None and not self._gone and not waits and not self._outbox:
-            self._gone = True
-            self._transport.close()
+            self._hang_up(self._transport)
         if self._gone:
             self._server.leave(self, self._account)
+
+    def _hang_up(self, transport: asyncio.Transport) -> None:
+        self._gone = True
+        transport.close()
+        if transport.get_write_buffer_size():
+            self._server.later(HANG_UP_SECONDS, transport.abort)
 
 
 class Asked:

@@ -120,6 +120,10 @@ class Mailbox:
         except pykka.ActorDeadError:
             raise self.closed_error() from None
 
+    def watch(self, hear: Callable[[type[StoreClosedError]], None]) -> None:
+        """Have somebody told, in the actor's thread, when it ends: what its callers hear from then on."""
+        self._board.watchers.append(hear)
+
     def forget(self, receiver: Receiver) -> None:
         """Tell the actor that nobody waits for this answer any more."""
         with suppress(pykka.ActorDeadError):

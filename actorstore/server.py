@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import threading
 import weakref
 from collections import deque
@@ -30,7 +31,7 @@ from actorstore.actor import StoreActor
 from actorstore.address import BACKLOG, Address, SocketFile, peer
 from actorstore.answers import StoreStats
 from actorstore.connection import Connection
-from actorstore.errors import StoreClosedError
+from actorstore.errors import StoreClosedError, StoreFailedError
 from actorstore.intake import Intake
 from actorstore.mailbox import Mailbox
 from actorstore.protocol import Violation
@@ -97,6 +98,7 @@ class Server:
         except BaseException:
             self._file.release()
             raise
+        mailbox.watch(self._hear_of_the_end)
         _servers.add(self)
 
     @property
@@ -203,6 +205,18 @@ class Server:
 
         self._background.submit(run)
 
+    def is_hung_up(self, transport: asyncio.Transport) -> bool:
+        """Whether the other end of a connection has gone altogether."""
+        return _is(transport.get_extra_info("socket"), select.POLLHUP)
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Run this in the loop, after others have had their turn."""
+        self._loop.call_soon(callback)
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Run this in the loop, in so many seconds."""
+        self._loop.call_later(seconds, callback)
+
     def post(self, callback: Callable[[], None]) -> None:
         """Run this in the loop; callable from any thread, and many of them cost one waking up."""
         self._posted.append(callback)
@@ -291,8 +305,17 @@ class Server:
             and not self.intake.items
             and all(connection.is_quiet() for connection in self._connections)
             and not any(map(_has_unread, self._sockets))
-            and not _is_readable(self._file.listener)
+            and not _is(self._file.listener, select.POLLIN)
         )
+
+    def _hear_of_the_end(self, error: type[StoreClosedError]) -> None:
+        """Refuse service where the actor has died; called in its thread."""
+        if error is StoreFailedError:
+            self.post(self._refuse_service)
+
+    def _refuse_service(self) -> None:
+        for connection in list(self._connections):
+            connection.refuse_service(StoreFailedError())
 
     def leave_behind(self) -> None:
         """In a forked child: let go of every descriptor without touching what it stands for."""
@@ -353,15 +376,14 @@ _NOBODY: Final = _Nobody()
 
 def _has_unread(transport: asyncio.Transport) -> bool:
     """Whether bytes lie in a socket that is read from."""
-    return transport.is_reading() and _is_readable(transport.get_extra_info("socket"))
+    return transport.is_reading() and _is(transport.get_extra_info("socket"), select.POLLIN)
 
 
-def _is_readable(thing: Any) -> bool:
-    import select
-
+def _is(thing: Any, event: int) -> bool:
+    """Whether something can be said of a socket now."""
     poll = select.poll()
-    poll.register(thing.fileno(), select.POLLIN)
-    return any(event & select.POLLIN for _, event in poll.poll(0))
+    poll.register(thing.fileno(), event)
+    return any(events & event for _, events in poll.poll(0))
 
 
 def _log(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
