@@ -97,7 +97,7 @@ class Connection(asyncio.Protocol):
         self._reader = StoreReader(server.intake.max_line_bytes)
         self._transport: asyncio.Transport | None = None
         self._inbox: deque[Lines | TooLong | Hello | Bye | Ask | Violation] = deque()
-        self._outbox: deque[Callable[[], bytes]] | None = None  # what waits until the other end reads again
+        self._outbox: deque[bytes | Callable[[], bytes]] | None = None  # what waits until the other end reads
         self._questions: dict[int, Asked] = {}
         self._account = Account()
         self._put = 0  # lines given to the actor since the connection began
@@ -164,7 +164,8 @@ class Connection(asyncio.Protocol):
         """The other end reads again."""
         self._choked = False
         while self._outbox and not self._choked and self._transport is not None:
-            self._transport.write(self._outbox.popleft()())
+            line = self._outbox.popleft()
+            self._transport.write(line if isinstance(line, bytes) else line())
         self.work()
 
     # What was said.
@@ -338,11 +339,11 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._gone:
             return
         if self._choked:
-            self._put_off(lambda: data)
+            self._put_off(data)
         else:
             self._transport.write(data)
 
-    def _put_off(self, line: Callable[[], bytes]) -> None:
+    def _put_off(self, line: bytes | Callable[[], bytes]) -> None:
         if self._outbox is None:
             self._outbox = deque()
         self._outbox.append(line)
@@ -386,7 +387,8 @@ class Connection(asyncio.Protocol):
             if self._reader.says_hello or reason.code not in ("closed", "superseded"):
                 self._write(error(reason))
             for line in self._outbox or ():
-                self._transport.write(line())
+                if isinstance(line, bytes):  # answers may be asked for again, and may be large
+                    self._transport.write(line)
             self._hang_up(self._transport)
 
     def _end(self) -> None:

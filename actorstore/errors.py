@@ -156,7 +156,7 @@ class AddressError(ActorStoreError, OSError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"no store can listen at {self.address}: {self.reason}"
+        return f"{self.address} is no place for the socket of a store: {self.reason}"
 
 
 class SocketInUseError(ActorStoreError, OSError):
@@ -194,7 +194,8 @@ class StoreUnreachableError(ActorStoreError, ConnectionError):
 
     def __str__(self) -> str:
         text = f"no store answers at {self.address}: {self.reason}; start one with: actorstore serve"
-        return f"{text} ({self.unacked} lines are not acked)" if self.unacked else text
+        lines = "1 line is" if self.unacked == 1 else f"{self.unacked} lines are"
+        return f"{text} ({lines} not acked)" if self.unacked else text
 
 
 class RefusedError(StoreClosedError):

@@ -43,6 +43,7 @@ class Ledger:
         """Lines acked so far."""
         self.rejected = 0
         """Of those acked, lines that were refused."""
+        self._heard = 0  # rejected lines that were heard of, and are not acked yet
         self._blank = 0  # of those acked, lines that said nothing
         self._store = ""  # id of the store that was last talked to
         self._shift = 0  # its count of our lines less ours
@@ -101,6 +102,10 @@ class Ledger:
 
     # What is heard.
 
+    def hear_reject(self) -> None:
+        """Take note that a line was refused; it counts once it is acked."""
+        self._heard += 1
+
     def hear_ack(self, lines: int) -> None:
         """Let go of what is acked.
 
@@ -117,6 +122,8 @@ class Ledger:
                 f"it counts {lines} lines of producer {self.producer}, which has sent "
                 f"{self.acked + self._in_flight + self._shift}: somebody else uses the same id",
             )
+        self.rejected += self._heard
+        self._heard = 0
         if acked > self.acked:
             self._let_go(acked - self.acked)
             self.acked = acked
@@ -128,6 +135,7 @@ class Ledger:
             JournalRegressionError: It has acked more than it knows.
             ProducerConflictError: It knows more than was ever sent.
         """
+        self._heard = 0
         if welcome.store != self._store:
             self._store = welcome.store
             self._shift = welcome.lines - self.acked

@@ -17,8 +17,8 @@ Reading order: `Link` and what it offers, then its thread, from `_work` on.
 from __future__ import annotations
 
 import logging
+import os
 import random
-import secrets
 import select
 import socket
 import threading
@@ -116,7 +116,7 @@ class Link:
         """Start as a producer that nobody knows."""
         self.handover: Handover[Item] = Handover()
         self.handover.attach(self._ring)
-        self._ledger = Ledger(secrets.token_hex(8))
+        self._ledger = Ledger(os.urandom(8).hex())
         self._lock = threading.Lock()  # of the start and the end of the thread
         self._thread: threading.Thread | None = None
         self._bell: Bell | None = None  # wakes the thread
@@ -449,7 +449,7 @@ class Link:
                     raise refused(message)
 
     def _hear_reject(self, reject: Reject) -> None:
-        self._ledger.rejected += 1
+        self._ledger.hear_reject()
         self.rejects.append(reject)
         more = self._throttle.lets_through()
         if more is not None:

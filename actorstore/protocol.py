@@ -32,6 +32,12 @@ PROTOCOL: Final = 1
 MAX_CONTROL_BYTES: Final = CHUNK_BYTES
 """Longest control line; a longer line is one like any other."""
 
+KEPT_BYTES: Final = 4 * SHOWN_CHARS
+"""How much is kept of a line that is too long."""
+
+BLANKS: Final = b" \t\r\n"
+"""What says nothing around a line."""
+
 Number = Annotated[int, Meta(ge=0, le=MAX_INT)]
 ProducerId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
 
@@ -155,6 +161,7 @@ class StoreReader:
         self._is_open = False  # whether its first line is known
         self._tail = bytearray()  # a line that has not ended yet
         self._dropped = 0  # bytes of it that are gone, because it is too long
+        self._is_blank = True  # whether those say nothing
         self._is_over = False
 
     def feed(self, data: bytes) -> list[FromClient]:
@@ -169,7 +176,8 @@ class StoreReader:
         start = 0
         if self._dropped:
             start = data.find(b"\n") + 1
-            messages.append(self._too_long(self._dropped + len(self._tail) + start))
+            self._drop(data[:start])
+            messages.append(self._too_long())
         whole = bytes(self._tail) + data[start:end] if self._tail else data[start:end]
         self._tail.clear()
         for message in self._messages(whole):
@@ -183,19 +191,26 @@ class StoreReader:
     def _keep(self, data: bytes) -> None:
         """Keep the start of a line, and no more of one that is too long than is shown."""
         if self._dropped:
-            self._dropped += len(data)
+            self._drop(data)
             return
         self._tail += data
-        if len(self._tail) > self._max_line_bytes:
-            kept = min(4 * SHOWN_CHARS, self._max_line_bytes)
-            self._dropped = len(self._tail) - kept
-            del self._tail[kept:]
+        if len(self._tail) > max(self._max_line_bytes, MAX_CONTROL_BYTES):
+            self._is_blank = not self._tail[:KEPT_BYTES].strip(BLANKS)
+            self._drop(bytes(self._tail[KEPT_BYTES:]))
+            del self._tail[KEPT_BYTES:]
 
-    def _too_long(self, size: int) -> TooLong:
-        head = shown(bytes(self._tail))
+    def _drop(self, data: bytes) -> None:
+        self._dropped += len(data)
+        self._is_blank = self._is_blank and not data.strip(BLANKS)
+
+    def _too_long(self) -> Lines | TooLong:
+        """Return what a line was that is too long: rejected, or blank, as it would be had it come at once."""
+        size, head = self._dropped + len(self._tail), shown(bytes(self._tail))
         self._tail.clear()
         self._dropped = 0
         self._is_open = True
+        if self._is_blank:
+            return Lines(b"\n", 1)
         return TooLong(Rejection(line_too_long(size, self._max_line_bytes), head, 1))
 
     def _messages(self, whole: bytes) -> Iterator[FromClient]:
@@ -237,6 +252,8 @@ class StoreReader:
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             return Violation(f"bad_{name}", clean(f"{name}: {explain(error)}", SHOWN_CHARS))
         if isinstance(message, Hello):
+            if message.producer is not None and len(message.producer.encode()) > MAX_ID_BYTES:
+                return Violation("bad_hello", f"producer: at most {MAX_ID_BYTES} bytes of UTF-8 are taken")
             if message.protocol != PROTOCOL:
                 return Violation(
                     "wrong_protocol",

@@ -36,7 +36,7 @@ def snapshot_of(update: Update, before: StateSnapshot | None = None) -> StateSna
         update.finished_at,
         update.error,
     )
-    if before is not None and before.version == update.version and units is before.units:
+    if update.since is not None and before is not None and before.version == update.version:
         return share(snapshot, shared_by(before))
     return share(snapshot, Shared(index))
 

@@ -13,16 +13,22 @@ SECONDS = 60
 """How long an example may take, before its test fails."""
 
 
-def test_the_pipeline_prints_the_state_of_every_unit() -> None:
+def output(example: str) -> list[str]:
+    """Run an example, and return the lines that it prints."""
     process = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLES / "pipeline.py"],
+        [sys.executable, "-W", "error", EXAMPLES / example],
         env={**os.environ, "PYTHONPATH": str(EXAMPLES.parents[1])},
         capture_output=True,
         text=True,
         timeout=SECONDS,
+        check=False,
     )
     assert (process.returncode, process.stderr) == (0, "")
-    assert [line.rstrip() for line in process.stdout.splitlines()] == [
+    return [line.rstrip() for line in process.stdout.splitlines()]
+
+
+def test_the_pipeline_prints_the_state_of_every_unit() -> None:
+    assert output("pipeline.py") == [
         "<StateSnapshot of run '' at version 15: failed, 5 units (3 complete, 1 failed, 1 blocked), "
         "error='1 failed'>",
         "fetch    complete",
@@ -31,3 +37,7 @@ def test_the_pipeline_prints_the_state_of_every_unit() -> None:
         "plot     complete",
         "publish  blocked",
     ]
+
+
+def test_workers_of_a_pool_report_to_one_store() -> None:
+    assert output("workers.py") == ["<StateSnapshot of run '' at version 6: completed, 2 units (2 complete)>"]
