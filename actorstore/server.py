@@ -144,13 +144,13 @@ class Server:
         if who is not None and who[1] != os.geteuid():
             logger.warning("refused a connection of user %d, process %d", who[1], who[0])
             return Violation("forbidden", f"this store is user {os.geteuid()}'s alone")
-        logger.info("process %s connected; %d are", who[0] if who else "?", self.connections)
+        logger.info("process %s connected (%d open)", who[0] if who else "?", self.connections)
         return None
 
     def part(self, transport: asyncio.Transport) -> None:
         """Take note that a connection is closed, though what it said may not be handled yet."""
         self._sockets.discard(transport)
-        logger.info("a connection is closed; %d are left", self.connections)
+        logger.info("a connection closed (%d open)", self.connections)
 
     def leave(self, connection: Connection, account: Account) -> None:
         """Let go of a connection that is done."""

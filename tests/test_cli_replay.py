@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -38,6 +39,7 @@ from tests.builders import (
     units,
     whole_run,
 )
+from tests.raw import folder
 from tests.test_screen import Terminal
 from tests.test_wfformat import INSTANCES, document
 
@@ -644,3 +646,54 @@ def _read_until(descriptor: int, expected: bytes) -> bytes:
         assert ready, f"{expected!r} did not come; there was {shown!r}"
         shown += os.read(descriptor, 65536)
     return shown
+
+
+# To another store.
+
+
+def test_a_log_feeds_a_store_that_listens(run: Replay, good: str) -> None:
+    with folder() as made, Store(listen=made / "s") as store:
+        code, out, err = run("--to", str(store.address), good)
+        assert re.fullmatch(rf"22 events replayed to {store.address} in \S+ s\n", out)
+        assert (code, err) == (0, "")
+        assert store.snapshot().status == "completed"
+        assert store.stats().accepted == 22
+
+
+def test_bad_lines_are_named_as_ever_and_the_good_ones_sent(run: Replay, tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(line(orch_started()) + b"oops\n" + line(orch_completed()))
+    with folder() as made, Store(listen=made / "s") as store:
+        code, _, err = run("--to", str(store.address), "log")
+        assert code == 2
+        assert err.startswith("actorstore: log:2: ")
+        assert store.snapshot().status == "completed"
+
+
+def test_the_recorded_clock_holds_for_another_store_too(
+    run: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log").write_bytes(lines(orch_started(time=at(0)), orch_completed(time=at(30))))
+    slept: list[float] = []
+    monkeypatch.setattr(pace, "time", Clock(slept))
+    with folder() as made, Store(listen=made / "s") as store:
+        assert run("--to", str(store.address), "--speed", "10", "log").code == 0
+    assert sum(slept) == pytest.approx(3)
+
+
+class Clock:
+    """A clock that moves when somebody sleeps."""
+
+    def __init__(self, slept: list[float]) -> None:
+        self._slept = slept
+
+    def monotonic(self) -> float:
+        return sum(self._slept)
+
+    def sleep(self, seconds: float) -> None:
+        self._slept.append(seconds)
+
+
+def test_where_no_store_listens_it_is_exit_code_69(run: Replay, good: str, tmp_path: Path) -> None:
+    code, out, err = run("--to", str(tmp_path / "s"), good)
+    assert (code, out) == (69, "")
+    assert "no store answers at" in err

@@ -4,8 +4,10 @@ A command is a module here that has `configure(parser)`, which adds its
 arguments, and `run(args)`, which returns the exit code. It is imported when it
 is called, so that none pays for the imports of another.
 
-Exit codes: 0; 1 a run failed; 2 the input or the call was wrong; 128 + n ended
-by signal n (130 is Ctrl-C); 141 whoever read the output went away.
+Exit codes: 0; 1 a run failed, something was rejected, or there is no such run;
+2 the input or the call was wrong; 69 nobody listens; 75 somebody else owns the
+socket; 128 + n ended by signal n (130 is Ctrl-C); 141 whoever read the output
+went away.
 """
 
 from __future__ import annotations
@@ -26,8 +28,30 @@ from actorstore import __version__
 COMMANDS: Final = {
     "demo": "compile the standard library with worker processes, and watch",
     "replay": "show what event logs and recorded workflows tell",
+    "serve": "hold the state of runs for all processes",
+    "emit": "send events to a store that listens",
+    "watch": "follow a run as it unfolds",
+    "state": "show a run: its status, and that of each unit",
+    "graph": "show what the units of a run depend on",
+    "runs": "list the runs",
+    "stats": "show how the store is doing, and what it rejected",
 }
 """Name of a command, and of its module -> what it does."""
+
+FAILED: Final = 1
+"""The exit code where a run failed, something was rejected, or there is no such run."""
+
+WRONG: Final = 2
+"""The exit code where the input or the call was wrong."""
+
+UNREACHABLE: Final = 69
+"""The exit code where nobody listens: `EX_UNAVAILABLE` of sysexits.h."""
+
+IN_USE: Final = 75
+"""The exit code where somebody else owns the socket: `EX_TEMPFAIL` of sysexits.h."""
+
+HANGUP: Final = getattr(signal, "SIGHUP", signal.SIGTERM)
+"""The signal that the terminal is gone, where there is one."""
 
 INTERRUPTED: Final = 128 + signal.SIGINT
 """The exit code of a command that Ctrl-C has ended."""
@@ -44,8 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:  # the process is ours
         argv = sys.argv[1:]
-        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-            signal.signal(number, _leave)  # as Ctrl-C does: nothing stays behind, and the cursor comes back
+        for number in (signal.SIGTERM, HANGUP):
+            if not is_ignored(number):  # nohup has the one ignored that ends us otherwise
+                signal.signal(number, _leave)  # as Ctrl-C does: nothing stays behind, the cursor comes back
     arguments = list(argv)
     logger = logging.getLogger("actorstore")
     if not logger.hasHandlers():
@@ -76,7 +101,15 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             "examples:\n"
             "  actorstore demo                       a real run, on any machine\n"
             "  actorstore replay events.ndjson       what an event log tells\n"
-            "  actorstore replay --help              more about a command"
+            "  actorstore serve &                    a store for all processes\n"
+            "  actorstore emit < events.ndjson       feed it\n"
+            "  actorstore watch                      see what happens\n"
+            "  actorstore replay --help              more about a command\n"
+            "\n"
+            "exit codes:\n"
+            "  0 all is well; 1 a run failed, an event was rejected, or there is no such run;\n"
+            "  2 the input or the call was wrong; 69 nobody listens; 75 another store listens there;\n"
+            "  128 + n ended by signal n; 141 nobody reads the output"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -93,6 +126,11 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         if name == called:
             importlib.import_module(f"actorstore.cli.{name}").configure(command)
     return parser
+
+
+def is_ignored(number: int) -> bool:
+    """Whether who started this process wants a signal to be ignored."""
+    return signal.getsignal(number) is signal.SIG_IGN
 
 
 def _leave(number: int, _: object) -> None:

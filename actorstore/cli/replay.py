@@ -12,7 +12,6 @@ import itertools
 import math
 import os
 import re
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -23,11 +22,13 @@ import msgspec
 
 from actorstore import wire
 from actorstore.answers import Rejection
-from actorstore.cli import drawing, eventlog, view, wfformat
+from actorstore.cli import access, drawing, eventlog, view, wfformat
 from actorstore.cli.pace import Pace
 from actorstore.cli.talk import NEITHER, SHOWN_COMPLAINTS, Report, Talk
-from actorstore.errors import InvalidEventError
+from actorstore.errors import ActorStoreError, InvalidEventError
+from actorstore.remote import RemoteStore
 from actorstore.store import Store
+from actorstore.text import clean
 
 MACHINES: Final = 8
 """How many workers a recorded workflow gets, unless told otherwise."""
@@ -45,14 +46,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "exit codes:\n"
-        "  0 all is well; 1 a run failed; 2 the input or the call was wrong\n"
+        "  0 all is well; 1 a run failed; 2 the input or the call was wrong; 69 nobody listens (--to)\n"
         "\n"
         "examples:\n"
         "  actorstore replay events.ndjson\n"
         "  actorstore replay --speed 60 montage.json        an hour in a minute\n"
         "  zcat old.gz | actorstore replay --json - | jq .summary\n"
         "  actorstore replay --graph dot montage.json | dot -Tsvg > montage.svg\n"
-        "  actorstore replay --machines 64 --write events.ndjson.gz montage.json"
+        "  actorstore replay --machines 64 --write events.ndjson.gz montage.json\n"
+        "  actorstore replay --to /run/user/1000/builds.sock --speed 60 montage.json"
     )
     parser.add_argument(
         "files",
@@ -68,6 +70,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     answers.add_argument(
         "--graph", choices=list(drawing.FORMS), help="print the dependency graph and nothing else"
+    )
+    answers.add_argument(
+        "--to",
+        metavar="SOCKET",
+        help="feed the store that listens there, and show nothing; actorstore watch does",
     )
     parser.add_argument(
         "--speed",
@@ -89,12 +96,15 @@ def run(args: argparse.Namespace) -> int:
     """Run `actorstore replay`.
 
     Returns:
-        0; 1 where a run failed; 2 where the input or the call was wrong.
+        0; 1 where a run failed; 2 where the input or the call was wrong; 69
+        where nobody listens.
     """
     talk = Talk()
     if args.write is not None and (reason := _unfit_output(args.write, args.files)):
         talk.complain(args.write, reason)
         return 2
+    if args.to:
+        return _feed_another(args, talk)
     began = time.perf_counter()
     with Store() as store:
         pace = None if args.speed is None else Pace(args.speed)
@@ -125,6 +135,26 @@ def run(args: argparse.Namespace) -> int:
     return 2 if talk.complaints else 1 if has_failed else 0
 
 
+def _feed_another(args: argparse.Namespace, talk: Talk) -> int:
+    """Play the files to a store that listens elsewhere, which may hold the runs of others too."""
+    began = time.perf_counter()
+    try:
+        with access.feeding(args.to) as store, Output(args.write) as output:
+            feed = Feed(store, talk, None if args.speed is None else Pace(args.speed), args.machines)
+            feed.output = output
+            for path in args.files:
+                feed.play(path)
+    except OutputError as error:
+        talk.complain(args.write, error.reason)
+    except ActorStoreError as error:
+        return access.refusal(error, talk)
+    else:
+        took = view.span(timedelta(seconds=time.perf_counter() - began), exact=True)
+        if feed.accepted:
+            print(f"{view.counted(feed.accepted, 'event')} replayed to {clean(store.address)} in {took}")
+    return 2 if talk.complaints else 0
+
+
 class Feed:
     """Takes files, one after the other, and hands what they hold over to a store.
 
@@ -135,7 +165,7 @@ class Feed:
         machines: How many workers carry out a recorded workflow.
     """
 
-    def __init__(self, store: Store, talk: Talk, pace: Pace | None, machines: int) -> None:
+    def __init__(self, store: Store | RemoteStore, talk: Talk, pace: Pace | None, machines: int) -> None:
         self.view: view.View | None = None
         self.output: Output | None = None
         self.accepted = 0
@@ -188,7 +218,8 @@ class Feed:
 
     def _hand_over(self, lines: bytes, report: Report) -> None:
         self._store.handle_lines(lines)
-        result = self._store.flush()
+        store = self._store
+        result = access.flushed(store) if isinstance(store, RemoteStore) else store.flush()
         rejections = list(_rejections(lines)) if result.rejected > self.rejected else []
         report.add(lines.count(b"\n"), result.accepted - self.accepted, rejections)
         self.accepted, self.rejected = result.accepted, result.rejected
@@ -304,7 +335,7 @@ def _summary(store: Store, feed: Feed, took: str) -> str:
 def _print_snapshots(store: Store) -> None:
     runs: list[str | None] = [info.run for info in store.runs()]
     runs = runs or [None]
-    _print_data("".join([drawing.plain_json(store.snapshot(run).json()) + "\n" for run in runs]))
+    access.print_data("".join([drawing.plain_json(store.snapshot(run).json()) + "\n" for run in runs]))
 
 
 def _print_graphs(store: Store, form: str, talk: Talk) -> None:
@@ -312,16 +343,9 @@ def _print_graphs(store: Store, form: str, talk: Talk) -> None:
     if not graphs:
         talk.complain("--graph", "no run has a graph")
     for run, graph in graphs:
-        _print_data(drawing.FORMS[form](graph, store.snapshot(run)))
+        access.print_data(drawing.FORMS[form](graph, store.snapshot(run)))
         for problem in graph.problems[:SHOWN_COMPLAINTS]:
             talk.note(f"graph of run {run!r}: {problem}")
-
-
-def _print_data(text: str) -> None:
-    """Print text that programs read: UTF-8, whatever the locale says."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode())
-    sys.stdout.buffer.flush()
 
 
 def _unfit_output(path: str, inputs: Iterable[str]) -> str | None:

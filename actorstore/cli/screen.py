@@ -23,8 +23,7 @@ from rich.live import Live
 from rich.text import Text
 
 from actorstore.answers import RunInfo, RunStatus, UnitState
-from actorstore.api import StateStore
-from actorstore.cli.view import SHOWN_ERROR, Clock, Picture, View, span, summarize
+from actorstore.cli.view import SHOWN_ERROR, Clock, Picture, Source, View, span, summarize
 from actorstore.text import clean
 
 MAX_WIDTH: Final = 120
@@ -83,8 +82,8 @@ class LiveView(View):
 
     is_live = True
 
-    def __init__(self, store: StateStore, clock: Clock, out: TextIO) -> None:
-        super().__init__(store, clock, out)
+    def __init__(self, store: Source, clock: Clock, out: TextIO, run: str | None = None) -> None:
+        super().__init__(store, clock, out, run)
         self._console = Console(file=out, markup=False, highlight=False, emoji=False)
         self._glyphs = UNICODE if (self._console.encoding or "").lower().startswith("utf") else ASCII
         self._picture = Picture()
@@ -94,10 +93,11 @@ class LiveView(View):
         self._shown: list[Text] = []
 
     def _look(self) -> None:
-        update = next(iter(self._store.subscribe(since=self._picture.cursor)))
-        if update.status == RunStatus.WAITING and self._live is None:
+        update = next(iter(self._store.subscribe(self._run, since=self._picture.cursor)))
+        if update.status == RunStatus.WAITING and self._live is None and not self.trouble:
             return
-        self._tell(self._store.runs(), update.run)
+        if self._run is None:
+            self._tell(self._store.runs(), update.run)
         if update.since is None:
             self._slots = 0
         self._picture.take(update)
@@ -114,6 +114,7 @@ class LiveView(View):
             size.height - 1,
             slots=0 if picture.status.ended and not picture.running else self._slots,
             glyphs=self._glyphs,
+            trouble=self.trouble,
         )
         if self._live is None:
             self._live = Live(
@@ -143,7 +144,14 @@ class LiveView(View):
 
 
 def draw(
-    picture: Picture, now: datetime | None, width: int, height: int, *, slots: int, glyphs: Glyphs = UNICODE
+    picture: Picture,
+    now: datetime | None,
+    width: int,
+    height: int,
+    *,
+    slots: int,
+    glyphs: Glyphs = UNICODE,
+    trouble: str = "",
 ) -> list[Text]:
     """Return the rows that show a run, none of them wider than `width`.
 
@@ -154,8 +162,11 @@ def draw(
         height: How many rows there may be.
         slots: How many rows are kept for running units, used or not.
         glyphs: What bars are made of.
+        trouble: Why this may be out of date.
     """
     rows = [_header(picture, now, width, glyphs)]
+    if trouble:
+        rows.append(Text(_shorten_end(trouble, width, glyphs), "yellow"))
     if picture.error:
         rows.append(Text(_shorten_end(picture.error, width, glyphs), "red"))
     summary = picture.summary

@@ -20,13 +20,12 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Final, TextIO, TypeAlias
+from typing import Final, Protocol, TextIO, TypeAlias
 
 from actorstore.answers import Cursor, RunInfo, RunStatus, StateSummary, UnitState, UnitStatus, Update
-from actorstore.api import StateStore
 from actorstore.errors import StoreClosedError, StoreTimeoutError
 from actorstore.text import clean
 
@@ -43,6 +42,16 @@ Clock: TypeAlias = Callable[[], datetime | None]
 """Tells what time it is for the run; `None` where nobody knows."""
 
 
+class Source(Protocol):
+    """What a view asks of a store."""
+
+    def runs(self) -> tuple[RunInfo, ...]:
+        """Return all runs."""
+
+    def subscribe(self, run: str | None = None, *, since: Cursor | None = None) -> Iterator[Update]:
+        """Follow a run."""
+
+
 def wall_clock() -> datetime:
     """The clock of runs that happen now."""
     return datetime.now(UTC)
@@ -53,11 +62,14 @@ def recorded_clock() -> None:
     return
 
 
-def open_view(store: StateStore, *, clock: Clock = wall_clock, out: TextIO | None = None) -> View:
+def open_view(
+    store: Source, *, run: str | None = None, clock: Clock = wall_clock, out: TextIO | None = None
+) -> View:
     """Return the view that fits where the output goes; use it in a `with` statement.
 
     Args:
         store: What to follow. It must stay open until the view is closed.
+        run: Id of the run to show, and no other; all of them, where not given.
         clock: What time it is for the run.
         out: Where to write; standard output, where not given.
     """
@@ -65,8 +77,8 @@ def open_view(store: StateStore, *, clock: Clock = wall_clock, out: TextIO | Non
     if out.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
         from actorstore.cli.screen import LiveView  # importing rich costs 50 ms, so who needs it pays
 
-        return LiveView(store, clock, out)
-    return PlainView(store, clock, out)
+        return LiveView(store, clock, out, run)
+    return PlainView(store, clock, out, run)
 
 
 class View(ABC):
@@ -76,13 +88,16 @@ class View(ABC):
         store: What to follow.
         clock: What time it is for the run.
         out: Where to write.
+        run: Id of the run to show; all of them, where not given.
     """
 
     is_live = False
     """Whether a screen is being kept up to date, which other output would tear."""
 
-    def __init__(self, store: StateStore, clock: Clock, out: TextIO) -> None:
+    def __init__(self, store: Source, clock: Clock, out: TextIO, run: str | None = None) -> None:
+        self.trouble = ""  # what a screen says besides
         self._store = store
+        self._run = run
         self._clock = clock
         self._out = out
         self._looking = threading.Lock()
@@ -97,9 +112,13 @@ class View(ABC):
             BrokenPipeError: Nobody reads the output any more.
         """
         with self._looking:
-            if self._failure is not None:
-                raise self._failure
+            self.check()
             self._look()
+
+    def check(self) -> None:
+        """Raise what has ended the view before its time, if anything has."""
+        if self._failure is not None:
+            raise self._failure
 
     @abstractmethod
     def _look(self) -> None:
@@ -226,14 +245,16 @@ class Picture:
 class PlainView(View):
     """Lines, for files and pipes: a run starts or ends, a unit fails, and progress now and then."""
 
-    def __init__(self, store: StateStore, clock: Clock, out: TextIO) -> None:
-        super().__init__(store, clock, out)
+    def __init__(self, store: Source, clock: Clock, out: TextIO, run: str | None = None) -> None:
+        super().__init__(store, clock, out, run)
         self._pictures: dict[str, Picture] = {}
         self._infos: dict[str, RunInfo] = {}
         self._written_at = time.monotonic()
 
     def _look(self) -> None:
         for info in self._store.runs():
+            if self._run is not None and info.run != self._run:
+                continue
             is_changed = self._infos.get(info.run) != info
             if not is_changed and info.status != RunStatus.RUNNING:
                 continue

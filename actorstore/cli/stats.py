@@ -1,0 +1,56 @@
+"""`actorstore stats`: how the store is doing, and what it rejected."""
+
+from __future__ import annotations
+
+import argparse
+
+from actorstore.answers import Rejection, StoreStats
+from actorstore.cli import access
+from actorstore.remote import RemoteStore
+from actorstore.text import clean
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `actorstore stats`."""
+    parser.epilog = access.EXIT_CODES + (
+        "examples:\n  actorstore stats\n  actorstore stats --json | jq -r '.rejections[].reason'"
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    access.add_socket(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `actorstore stats`.
+
+    Returns:
+        0; 2 where the call was wrong; 69 where nobody listens.
+    """
+
+    def ask(store: RemoteStore) -> str:
+        stats = store.stats()
+        return access.json_lines([stats.json()]) if args.json else described(store.address, stats)
+
+    return access.answer(args, ask)
+
+
+def described(address: str, stats: StoreStats) -> str:
+    """Describe how a store is doing: a figure a line, then the last rejections."""
+    figures = {
+        "store": clean(address),
+        "connections": None if stats.connections is None else f"{stats.connections:,}",
+        "version": f"{stats.version:,}",
+        "accepted": f"{stats.accepted:,}",
+        "rejected": f"{stats.rejected:,}",
+        "unknown units": f"{stats.unknown_units:,}",
+        "faults": f"{stats.faults:,}",
+        "pending": f"{stats.pending:,}",
+    }
+    lines = [f"{name:<13}  {figure}" for name, figure in figures.items() if figure is not None]
+    if stats.rejections:
+        lines += ["", "last rejected:", *map(_described, stats.rejections)]
+    return "\n".join([*lines, ""])
+
+
+def _described(rejection: Rejection) -> str:
+    place = "an event" if rejection.line is None else f"line {rejection.line:,}"
+    return f"  {place}: {clean(rejection.reason)}: {clean(rejection.text)}"
