@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := actorstore benchmarks tests docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test soak lint bench clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile
@@ -15,6 +15,9 @@ demo: $(VENV)/demo  ## compile the standard library, and watch the run
 
 test: $(VENV)/test  ## run the tests
 	$(BIN)/python -m pytest -q
+
+soak: $(VENV)/test  ## kill, freeze, cut and harass stores for long: make soak MINUTES=5 SEED=1
+	$(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/lint  ## linter, formatter, types, layers
 	$(BIN)/ruff check $(SOURCES)

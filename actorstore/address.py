@@ -36,6 +36,9 @@ VARIABLE: Final = "ACTORSTORE_SOCKET"
 MAX_PATH_BYTES: Final = 107
 """Longest path of a socket: `sun_path` of Linux less its NUL (unix(7))."""
 
+OWNER_SECONDS: Final = 0.5
+"""How long one who finds the lock taken waits for its owner to listen, to learn who that is."""
+
 BACKLOG: Final = 1024
 """How many connections may wait to be accepted."""
 
@@ -184,9 +187,8 @@ class SocketFile:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                owner = os.read(descriptor, 32)
                 os.close(descriptor)
-                raise SocketInUseError(self.path, int(owner) if owner.isdigit() else 0) from None
+                raise SocketInUseError(self.path, self._owner()) from None
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -196,6 +198,22 @@ class SocketFile:
                     os.write(descriptor, b"%d" % os.getpid())
                     return descriptor
             os.close(descriptor)
+
+    def _owner(self) -> int:
+        """Return who listens, or is about to: it has the lock before it has the socket."""
+        end = time.monotonic() + OWNER_SECONDS
+        while time.monotonic() < end:
+            try:
+                with _connected(self.path, timeout=OWNER_SECONDS) as other:
+                    owner = peer(other)
+            except OSError:
+                time.sleep(0.001)  # nothing tells when it listens
+                continue
+            if owner is not None:
+                return owner[0]
+        with suppress(OSError, ValueError), open(self._lock_path, "rb") as lock:
+            return int(lock.read(32))
+        return 0
 
     def _drop_lock(self) -> None:
         with suppress(OSError):

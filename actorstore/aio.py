@@ -7,13 +7,13 @@ differs. Importing this imports asyncio, so `Store.aio` imports it late.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from functools import partial
-from typing import TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from actorstore.actor import NOWHERE, Standing, StoreActor
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
-from actorstore.errors import StoreClosedError, StoreFailedError, StoreTimeoutError
+from actorstore.errors import ForkedStoreError, StoreClosedError, StoreFailedError, StoreTimeoutError
 from actorstore.event import Event
 from actorstore.intake import Intake
 from actorstore.loop import LoopReply
@@ -22,7 +22,27 @@ from actorstore.reporting import AsyncReporter
 from actorstore.run import Draft
 from actorstore.wire import CHUNK_BYTES, chunks
 
+if TYPE_CHECKING:
+    from actorstore.remote_aio import AsyncRemoteStore
+
+P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _also_elsewhere(
+    method: Callable[Concatenate[AsyncStore, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[AsyncStore, P], Coroutine[Any, Any, T]]:
+    """Have a method of a store that listens go on in forked children, over its socket."""
+
+    @wraps(method)
+    async def call(self: AsyncStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await method(self, *args, **kwargs)
+        except ForkedStoreError:
+            found: T = await getattr(self._elsewhere(), method.__name__)(*args, **kwargs)
+            return found
+
+    return call
 
 
 class AsyncStore(AsyncReporter):
@@ -31,15 +51,24 @@ class AsyncStore(AsyncReporter):
     Got from `Store.aio`; the store itself opens and closes as ever.
     """
 
-    def __init__(self, intake: Intake, mailbox: Mailbox, close: Callable[[float | None], None]) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        mailbox: Mailbox,
+        close: Callable[[float | None], None],
+        elsewhere: Callable[[], AsyncRemoteStore],
+    ) -> None:
         self._intake = intake
         self._mailbox = mailbox
         self._close = close
+        self._elsewhere = elsewhere  # the way to the store, from a forked child
 
+    @_also_elsewhere
     async def handle_event(self, event: Event) -> None:
         """Hand one event over; awaits only while intake is full."""
         await self._hand_over(self._intake.put, event, len(getattr(event, "payload", b"")))
 
+    @_also_elsewhere
     async def handle_lines(self, data: bytes) -> None:
         """Hand whole NDJSON lines over; awaits while intake is full, and lets others run in between."""
         self._intake.check_open()
@@ -47,14 +76,17 @@ class AsyncStore(AsyncReporter):
             await self._hand_over(self._intake.put_chunk, chunk, len(chunk))
             await asyncio.sleep(0)
 
+    @_also_elsewhere
     async def set_connected(self, connected: bool) -> None:
         """Say whether a producer is connected."""
         await self._ask(lambda actor: actor.set_connected(connected), ANSWER_SECONDS)
 
+    @_also_elsewhere
     async def flush(self, timeout: float | None = None) -> FlushResult:
         """Wait until all that was handed over is applied, and say what became of it."""
         return await self._ask(lambda actor: actor.flush(), timeout)
 
+    @_also_elsewhere
     async def snapshot(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> StateSnapshot:
         """Return the run as it stands between two events."""
         kept = self._mailbox.kept(run)
@@ -62,18 +94,23 @@ class AsyncStore(AsyncReporter):
             return kept
         return await self._ask(lambda actor: actor.snapshot(run), timeout)
 
+    @_also_elsewhere
     async def graph(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> GraphData | None:
         """Return the dependency graph of the run, or `None` where none has arrived."""
         parts = await self._ask(lambda actor: actor.graph_parts(run), timeout)
         return await asyncio.to_thread(parts.data) if parts else None
 
+    @_also_elsewhere
     async def runs(self, *, timeout: float = ANSWER_SECONDS) -> tuple[RunInfo, ...]:
         """Return all runs, in the order in which they were created."""
         return await self._ask(lambda actor: actor.runs(), timeout)
 
     def subscribe(self, run: str | None = None, *, since: Cursor | None = None) -> AsyncIterator[Update]:
         """Follow a run: first all of it, or what changed since the cursor; then what changes, as it does."""
-        self._intake.check_open()
+        try:
+            self._intake.check_open()
+        except ForkedStoreError:
+            return self._elsewhere().subscribe(run, since=since)
         return self._updates(run, since)
 
     async def _updates(self, run: str | None, since: Cursor | None) -> AsyncIterator[Update]:
@@ -94,10 +131,12 @@ class AsyncStore(AsyncReporter):
             seen = Standing(run, update.cursor, update.connected)
             question = partial(StoreActor.next_draft, seen=seen)
 
+    @_also_elsewhere
     async def wait(self, run: str | None = None, *, timeout: float | None = None) -> StateSnapshot:
         """Wait until the run has ended, and return it."""
         return cast(StateSnapshot, await self._ask(lambda actor: actor.ended(run), timeout))
 
+    @_also_elsewhere
     async def stats(self) -> StoreStats:
         """Return how the store is doing."""
         return await self._ask(lambda actor: actor.stats(), ANSWER_SECONDS)
@@ -113,7 +152,10 @@ class AsyncStore(AsyncReporter):
         await self.close()
 
     def _put(self, event: Event) -> bool:
-        return self._intake.put(event)
+        try:
+            return self._intake.put(event)
+        except ForkedStoreError:
+            return self._elsewhere()._put(event)
 
     async def _hand_over(self, put: Callable[[T], bool], thing: T, size: int) -> None:
         """Hand over, in a thread where decoding would hold the loop up, and wait for room."""

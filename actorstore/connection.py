@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 MAX_OPEN_QUESTIONS: Final = 1024
 """How many questions of one connection may be open."""
 
+UNTOLD_LINES: Final = 16_384
+"""How many lines of one connection may wait to be told of, each of which may be refused."""
+
 MESSAGES_AT_ONCE: Final = 64
 """How many messages of one connection are handled before others have their turn."""
 
@@ -74,6 +77,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_account",
         "_acked",
+        "_awaits_ack",
         "_choked",
         "_dropped",
         "_ended",
@@ -103,6 +107,7 @@ class Connection(asyncio.Protocol):
         self._put = 0  # lines given to the actor since the connection began
         self._acked = 0  # of those
         self._feeds = False
+        self._awaits_ack = False  # is held until more of its lines are applied
         self._held = False  # waits for somebody before the next message
         self._paused = False  # is not read
         self._choked = False  # does not read
@@ -217,6 +222,9 @@ class Connection(asyncio.Protocol):
         return True
 
     def _hand_over(self, lines: Lines) -> bool:
+        if self._reader.says_hello and self._put - self._acked >= UNTOLD_LINES:
+            self._held = self._awaits_ack = True
+            return False
         if not self._server.has_room_for(self):
             self._held = True
             return False
@@ -299,7 +307,10 @@ class Connection(asyncio.Protocol):
         self._acked = lines
         told = [reject(rejection.line or 0, rejection.reason) for rejection in rejections]
         self._write(b"".join([*told, ack(lines)]))
-        if self._ended:
+        if self._awaits_ack:
+            self._awaits_ack = False
+            self.go_on()
+        elif self._ended:
             self._end()
 
     def answered(self, asked: Asked, value: object) -> None:
@@ -370,6 +381,12 @@ class Connection(asyncio.Protocol):
         """Whether all that was read is handled, applied and told."""
         told = self._acked >= self._put or not self._reader.says_hello
         return not self._inbox and not self._held and told
+
+    def stop(self) -> None:
+        """Take nothing more; what was taken is still told."""
+        self._inbox.clear()
+        self._ended = self._dropped = True
+        self._regulate()
 
     def close(self) -> None:
         """Close the connection, because the store is closed."""

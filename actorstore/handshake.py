@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import Final
 
 from actorstore.errors import (
@@ -26,7 +27,8 @@ def shake_hands(
     connection: socket.socket, reader: ClientReader, producer: str, path: str
 ) -> tuple[Welcome, list[FromStore]]:
     try:
-        connection.sendall(hello(producer))
+        with suppress(BrokenPipeError, ConnectionResetError):  # it may have said why before it closed
+            connection.sendall(hello(producer))
         while data := connection.recv(RECEIVED_BYTES):
             messages = reader.feed(data)
             for place, message in enumerate(messages):

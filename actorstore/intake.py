@@ -160,6 +160,7 @@ class Intake(Handover[Item]):
 
     def _wake(self, item: Item) -> None:
         if self.forked:
+            self.items.remove(item)
             raise ForkedStoreError(self.owner)
         super()._wake(item)
 
@@ -179,6 +180,7 @@ def _leave_behind() -> None:
     """In a forked child there is no actor; every hand-over must find out."""
     for intake in _intakes:
         intake.forked = intake.asleep = True
+        intake.items.clear()  # which are the parent's to apply
 
 
 if hasattr(os, "register_at_fork"):

@@ -129,6 +129,7 @@ class Link:
         self._numbers = count(1)
         self._flushes: deque[tuple[int, Receiver]] = deque()
         self._trouble: ActorStoreError | None = None  # why there is no connection
+        self._is_forgotten = False  # whether nobody holds the store any more
         self._is_ending = False  # whether the last was taken, so that the thread ends once all is acked
         self._is_over = False  # whether the thread ends, whatever is left
 
@@ -220,6 +221,13 @@ class Link:
         if self._thread is not None or self.handover.items:
             self._ring()
 
+    def let_go(self) -> None:
+        """End once somebody gets round to it; for finalizers, which may find any lock taken."""
+        self._is_forgotten = True
+        bell = self._bell
+        if bell is not None:
+            bell.ring()
+
     def join(self, timeout: float | None) -> bool:
         """Wait until all is sent and acked; `False` where it is not.
 
@@ -284,6 +292,8 @@ class Link:
     def _work(self) -> None:
         delay = FIRST_DELAY
         while not self._is_done():
+            if self._is_forgotten:
+                self.handover.refuse(StoreClosedError)
             self._take_in()
             if self._socket is not None:
                 self._exchange(self._socket)

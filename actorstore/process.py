@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.process
 import os
 import shutil
 import signal
@@ -50,8 +51,10 @@ class StoreProcess:
         path = os.path.abspath(os.fspath(listen)) if listen is not None else f"{folder}/store.sock"
         spawn = multiprocessing.get_context("spawn")
         here, there = spawn.Pipe()
-        process = spawn.Process(target=_serve, args=(there, path, max_line_bytes), daemon=True)
-        self._end = weakref.finalize(self, _end, process, here, folder)
+        process = spawn.Process(target=_serve, args=(there, path, max_line_bytes, folder), daemon=True)
+        self._process, self._here = process, here
+        self._end = weakref.finalize(self, _end, process, here, folder, os.getpid())
+        _alive.add(self)
         try:
             process.start()
             there.close()
@@ -59,7 +62,6 @@ class StoreProcess:
         except BaseException:
             self._end()
             raise
-        self._process = process
 
     @property
     def pid(self) -> int | None:
@@ -76,6 +78,11 @@ class StoreProcess:
             self.remote.close(timeout)
         finally:
             self._end()
+
+    def _leave_behind(self) -> None:
+        """In a forked child: let go of the parent's pipe and child, which this must neither hold nor end."""
+        self._here.close()
+        multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
 
     def __enter__(self) -> RemoteStore:
         return self.remote
@@ -104,9 +111,12 @@ def _connect(here: Connection, path: str) -> RemoteStore:
     return connect(path)
 
 
-def _end(process: BaseProcess, here: Connection, folder: str | None) -> None:
+def _end(process: BaseProcess, here: Connection, folder: str | None, owner: int) -> None:
+    if os.getpid() != owner:
+        return
     here.close()  # at which the child ends
-    if process.pid is not None and process._parent_pid == os.getpid():  # type: ignore[attr-defined]
+    if process.pid is not None:
+        process.terminate()  # for the case that another process holds that end too
         process.join(STOP_SECONDS)
         if process.is_alive():
             process.kill()
@@ -115,7 +125,7 @@ def _end(process: BaseProcess, here: Connection, folder: str | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _serve(there: Connection, path: str, max_line_bytes: int) -> None:
+def _serve(there: Connection, path: str, max_line_bytes: int, folder: str | None) -> None:
     """Be the child: listen until the parent lets go of its end."""
     from actorstore.store import Store
 
@@ -130,3 +140,16 @@ def _serve(there: Connection, path: str, max_line_bytes: int) -> None:
         there.send_bytes(b"null")
         with suppress(EOFError, OSError):
             there.recv_bytes()
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)  # the parent may be gone
+
+
+_alive: weakref.WeakSet[StoreProcess] = weakref.WeakSet()
+
+
+def _leave_behind() -> None:
+    for process in list(_alive):
+        process._leave_behind()
+
+
+os.register_at_fork(after_in_child=_leave_behind)

@@ -199,9 +199,13 @@ class RemoteStore(Reporter):
         return self._updates(run, read(first, "update", UPDATE))
 
     def _updates(self, run: str | None, update: Update) -> Iterator[Update]:
+        yield update
+        yield from self._follow(run, update.cursor, update.connected)
+
+    def _follow(self, run: str | None, cursor: Cursor, connected: bool) -> Iterator[Update]:
+        """Follow a run from where a subscriber stands."""
         while True:
-            yield update
-            question = Ask(0, "next", run, update.cursor, update.connected)
+            question = Ask(0, "next", run, cursor, connected)
             try:
                 update = read(self._ask(question, None), "update", UPDATE)
             except (StoreFailedError, RefusedError):
@@ -211,6 +215,8 @@ class RemoteStore(Reporter):
                 if last is None:
                     return
                 update = last
+            yield update
+            cursor, connected = update.cursor, update.connected
 
     # The end.
 
@@ -341,4 +347,4 @@ def _restore(path: str, kept_bytes: int) -> RemoteStore:
 
 def _let_go(link: Link) -> None:
     """Send what a store that its owner forgot still holds, in the background."""
-    link.end()
+    link.let_go()

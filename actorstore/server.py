@@ -35,12 +35,16 @@ from actorstore.errors import StoreClosedError, StoreFailedError
 from actorstore.intake import Intake
 from actorstore.mailbox import Mailbox
 from actorstore.protocol import Violation
+from actorstore.throttle import Throttle
+
+ACCEPTED_AT_ONCE: Final = 16
+"""How many connections are accepted in one go, and tried to be where no descriptors are left."""
 
 DRAIN_SECONDS: Final = 2.0
 """How long a server that closes still reads what was on its way; who writes on after that is cut off."""
 
-WIND_UP_SECONDS: Final = 2.0
-"""How long a server that closes waits for others to read what they are told."""
+WIND_UP_SECONDS: Final = 1.0
+"""How long a server that closes waits for acks, and then for others to read what they are told."""
 
 LOOK_SECONDS: Final = 0.005
 """How often a server that closes looks whether all was read and told."""
@@ -77,7 +81,8 @@ class Server:
         self.mailbox = mailbox
         self._file = SocketFile(address)
         self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(_log)
+        self._throttle = Throttle()
+        self._loop.set_exception_handler(self._log)
         self._connections: set[Connection] = set()
         self._sockets: set[asyncio.Transport] = set()
         self._owners: dict[str, Connection] = {}  # producer id -> who speaks for it
@@ -116,19 +121,22 @@ class Server:
         try:
             self._listening = self._loop.run_until_complete(
                 self._loop.create_unix_server(
-                    lambda: Connection(self), sock=self._file.listener, backlog=BACKLOG
+                    lambda: Connection(self), sock=self._file.listener, backlog=ACCEPTED_AT_ONCE
                 )
             )
         except BaseException as error:
             self._loop.close()
             self._started.set_exception(error)
             return
+        self._file.listener.listen(BACKLOG)  # more than asyncio asks for
         self._started.set_result(None)
         try:
             self._loop.run_forever()
         finally:
             self._background.shutdown()
             self._loop.close()
+            _servers.discard(self)  # or a forked child would let go of descriptors that are others' by now
+            self._file.release()
 
     def add_to(self, stats: StoreStats) -> StoreStats:
         """Add to the figures of a store what is known here."""
@@ -266,46 +274,69 @@ class Server:
             timeout: Seconds for all of it; at most `DRAIN_SECONDS` and
                 `WIND_UP_SECONDS` are used.
         """
-        if self._thread.is_alive():
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._begin_to_close, timeout)
-            self._thread.join()
-        self._file.release()
+        self._begin_to_close(timeout)
+        self._thread.join()
+
+    def close_forgotten(self, timeout: float) -> None:
+        """Close and rely on nobody: whoever collects garbage may hold any lock, in any thread."""
+        self._begin_to_close(timeout)
+        if threading.current_thread() not in (self._thread, self.intake.actor_thread):
+            self._thread.join(timeout)
 
     def _begin_to_close(self, timeout: float | None) -> None:
+        with suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(self._start_closing, timeout)
+
+    def _start_closing(self, timeout: float | None) -> None:
         if not self._is_closing:
             self._is_closing = True
             self._last_task = self._loop.create_task(self._close(timeout))
 
     async def _close(self, timeout: float | None) -> None:
         try:
-            limit = DRAIN_SECONDS if timeout is None else min(DRAIN_SECONDS, timeout / 2)
-            end = self._loop.time() + limit
-            quiet = 0
-            while quiet < 2 and self._loop.time() < end:  # twice, because what was read may still be told
-                await asyncio.sleep(LOOK_SECONDS)
-                quiet = quiet + 1 if self._is_quiet() else 0
+            await self._until(self._is_quiet, DRAIN_SECONDS if timeout is None else timeout / 2)
             self._listening.close()
             for connection in list(self._connections):
+                connection.stop()
+            wind_up = WIND_UP_SECONDS if timeout is None else timeout / 4
+            await self._until(self._is_told, wind_up)
+            for connection in list(self._connections):
                 connection.close()
-            end = self._loop.time() + min(
-                WIND_UP_SECONDS, WIND_UP_SECONDS if timeout is None else timeout / 2
-            )
-            while self._sockets and self._loop.time() < end:
-                await asyncio.sleep(LOOK_SECONDS)
+            await self._until(lambda: not self._sockets, wind_up)
             for transport in list(self._sockets):
                 transport.abort()
             await asyncio.sleep(0)
         finally:
             self._loop.stop()
 
+    async def _until(self, is_so: Callable[[], bool], seconds: float) -> None:
+        """Wait so long at most until something is so, twice, because what was read may be on its way."""
+        end = self._loop.time() + min(seconds, DRAIN_SECONDS)
+        times = 0
+        while times < 2 and self._loop.time() < end:
+            await asyncio.sleep(LOOK_SECONDS)
+            times = times + 1 if is_so() else 0
+
+    def _is_told(self) -> bool:
+        """Whether all that was taken is applied, and told to those who listen."""
+        if self.intake.closed:
+            return True
+        return not self._posted and all(connection.is_quiet() for connection in self._connections)
+
+    def _log(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        more = self._throttle.lets_through()
+        if more is not None:
+            error = context.get("exception")
+            trace = None if isinstance(error, OSError) else error
+            logger.error("%s: %s%s", context["message"], error, more, exc_info=trace)
+
     def _is_quiet(self) -> bool:
+        """Whether nothing more is on its way either."""
         if self.intake.closed:
             return True
         return (
-            not self._posted
+            self._is_told()
             and not self.intake.items
-            and all(connection.is_quiet() for connection in self._connections)
             and not any(map(_has_unread, self._sockets))
             and not _is(self._file.listener, select.POLLIN)
         )
@@ -386,10 +417,6 @@ def _is(thing: Any, event: int) -> bool:
     poll = select.poll()
     poll.register(thing.fileno(), event)
     return any(events & event for _, events in poll.poll(0))
-
-
-def _log(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    logger.error("%s", context["message"], exc_info=context.get("exception"))
 
 
 _servers: weakref.WeakSet[Server] = weakref.WeakSet()

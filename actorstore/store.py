@@ -6,18 +6,17 @@ actor is in `actorstore.intake`, how it answers in `actorstore.actor`.
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from actorstore.actor import NOWHERE, Standing, StoreActor
 from actorstore.address import Address
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
-from actorstore.errors import StoreClosedError, StoreFailedError
+from actorstore.errors import ForkedStoreError, StoreClosedError, StoreFailedError
 from actorstore.event import ABSENT, Event
 from actorstore.handover import MAX_ITEMS
 from actorstore.intake import Intake
@@ -33,6 +32,24 @@ if TYPE_CHECKING:
 
 FORGOTTEN_SECONDS: Final = 1.0
 """How long the end of a process waits for the connections of a store that nobody closed."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _also_elsewhere(method: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:
+    """Have a method of a store that listens go on in forked children, over its socket."""
+
+    @wraps(method)
+    def call(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except ForkedStoreError:
+            found: T = getattr(self._elsewhere(), method.__name__)(*args, **kwargs)
+            return found
+
+    return call
 
 
 class Store(Reporter):
@@ -51,8 +68,8 @@ class Store(Reporter):
         SocketInUseError: Another store listens there; it is left alone.
         AddressError: Nothing can listen there.
 
-    One that listens pickles to a `RemoteStore`, and is one in forked children,
-    so it can be handed to processes and pools like any argument.
+    One that listens pickles to a `RemoteStore`, and goes on as one in forked
+    children, so it can be handed to processes and pools like any argument.
 
     Every method raises `StoreClosedError` once the store is closed,
     `StoreFailedError` once its actor has died, `ForkedStoreError` in a forked
@@ -63,6 +80,7 @@ class Store(Reporter):
         self._intake = Intake(max_line_bytes)
         self._mailbox = Mailbox(self._intake)
         self._server = None if listen is None else self._listen(listen)
+        self._remote: RemoteStore | None = None  # the way to it, in a forked child
         self._forgotten = weakref.finalize(self, _close_forgotten, self._mailbox, self._intake, self._server)
 
     def _listen(self, address: Address) -> Server:
@@ -73,7 +91,6 @@ class Store(Reporter):
         except BaseException:
             self._mailbox.join(None)
             raise
-        _listening.add(self)
         return server
 
     @property
@@ -94,14 +111,18 @@ class Store(Reporter):
             TypeError: It is not an `Event`.
         """
         intake = self._intake
-        if type(event) is Event and event.payload is ABSENT and not event.error:
-            items = intake.items
-            items.append(event)
-            if (intake.asleep or len(items) >= MAX_ITEMS) and intake.turn(event):
+        try:
+            if type(event) is Event and event.payload is ABSENT and not event.error:
+                items = intake.items
+                items.append(event)
+                if (intake.asleep or len(items) >= MAX_ITEMS) and intake.turn(event):
+                    intake.wait_for_room()
+            elif intake.put(event):
                 intake.wait_for_room()
-        elif intake.put(event):
-            intake.wait_for_room()
+        except ForkedStoreError:
+            self._elsewhere().handle_event(event)
 
+    @_also_elsewhere
     def handle_lines(self, data: bytes) -> None:
         """Hand whole NDJSON lines over, the last LF being optional; waits only while intake is full.
 
@@ -117,10 +138,12 @@ class Store(Reporter):
             if self._intake.put_chunk(chunk):
                 self._intake.wait_for_room()
 
+    @_also_elsewhere
     def set_connected(self, connected: bool) -> None:
         """Say whether a producer is connected; it is added to every answer."""
         self._mailbox.ask(lambda actor: actor.set_connected(connected), ANSWER_SECONDS)
 
+    @_also_elsewhere
     def flush(self, timeout: float | None = None) -> FlushResult:
         """Wait until all that was handed over to this store is applied, and say what became of it.
 
@@ -136,6 +159,7 @@ class Store(Reporter):
 
     # Everybody else.
 
+    @_also_elsewhere
     def snapshot(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> StateSnapshot:
         """Return the run as it stands between two events.
 
@@ -156,6 +180,7 @@ class Store(Reporter):
             return kept
         return self._mailbox.ask(lambda actor: actor.snapshot(run), timeout)
 
+    @_also_elsewhere
     def graph(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> GraphData | None:
         """Return the dependency graph of the run, or `None` where none has arrived.
 
@@ -164,10 +189,12 @@ class Store(Reporter):
         parts = self._mailbox.ask(lambda actor: actor.graph_parts(run), timeout)
         return parts.data() if parts else None
 
+    @_also_elsewhere
     def runs(self, *, timeout: float = ANSWER_SECONDS) -> tuple[RunInfo, ...]:
         """Return all runs, in the order in which they were created."""
         return self._mailbox.ask(lambda actor: actor.runs(), timeout)
 
+    @_also_elsewhere
     def subscribe(self, run: str | None = None, *, since: Cursor | None = None) -> Iterator[Update]:
         """Follow a run: first all of it, or what changed since the cursor; then what changes, as it does.
 
@@ -195,6 +222,9 @@ class Store(Reporter):
         while True:
             try:
                 draft = cast(Draft, self._mailbox.ask(question, None))
+            except ForkedStoreError:
+                yield from self._elsewhere()._follow(run, seen.cursor, seen.connected)
+                return
             except StoreFailedError:
                 raise
             except StoreClosedError:
@@ -207,6 +237,7 @@ class Store(Reporter):
             seen = Standing(run, update.cursor, update.connected)
             question = partial(StoreActor.next_draft, seen=seen)
 
+    @_also_elsewhere
     def wait(self, run: str | None = None, *, timeout: float | None = None) -> StateSnapshot:
         """Wait until the run has ended, and return it.
 
@@ -224,6 +255,7 @@ class Store(Reporter):
         """
         return cast(StateSnapshot, self._mailbox.ask(lambda actor: actor.ended(run), timeout))
 
+    @_also_elsewhere
     def stats(self) -> StoreStats:
         """Return how the store is doing: its version, what was refused, and why."""
         stats = self._mailbox.ask(lambda actor: actor.stats(), ANSWER_SECONDS)
@@ -243,6 +275,8 @@ class Store(Reporter):
         self._intake.check_thread()
         self._forgotten.detach()
         if self._intake.forked:
+            if self._remote is not None:
+                self._remote.close(timeout)
             return
         until = None if timeout is None else time.monotonic() + timeout
         if self._server is not None:
@@ -263,14 +297,19 @@ class Store(Reporter):
             )
         return RemoteStore, (self._server.address,)
 
-    def _become_remote(self) -> None:
-        """In a forked child: be a producer of its own that connects to the parent."""
-        assert self._server is not None
-        address = self._server.address
-        self._forgotten.detach()
-        self.__dict__.clear()
-        self.__class__ = RemoteStore  # type: ignore[assignment]
-        RemoteStore.__init__(cast(RemoteStore, self), address)
+    def _elsewhere(self) -> RemoteStore:
+        """Return the way to this store from a forked child.
+
+        Raises:
+            ForkedStoreError: There is none, because the store does not listen.
+        """
+        if self._server is None:
+            raise ForkedStoreError(self._intake.owner)
+        if self._intake.closed:
+            raise StoreClosedError
+        if self._remote is None:
+            self._remote = RemoteStore(self._server.address)
+        return self._remote
 
     def __repr__(self) -> str:
         closed = self._intake.closed or self._intake.forked
@@ -282,7 +321,7 @@ class Store(Reporter):
         """The same methods, awaitable; none of them blocks the event loop."""
         from actorstore.aio import AsyncStore  # importing asyncio costs 30 ms, so who needs it pays
 
-        return AsyncStore(self._intake, self._mailbox, self.close)
+        return AsyncStore(self._intake, self._mailbox, self.close, lambda: self._elsewhere().aio)
 
 
 def _close_forgotten(mailbox: Mailbox, intake: Intake, server: Server | None) -> None:
@@ -290,20 +329,8 @@ def _close_forgotten(mailbox: Mailbox, intake: Intake, server: Server | None) ->
     if intake.forked or not mailbox.is_alive():
         return
     if server is not None:
-        server.close(FORGOTTEN_SECONDS)
+        server.close_forgotten(FORGOTTEN_SECONDS)
     mailbox.stop()
     warnings.warn(
         "a Store was not closed; use `with Store() as store:` or call close()", ResourceWarning, stacklevel=2
     )
-
-
-_listening: weakref.WeakSet[Store] = weakref.WeakSet()
-
-
-def _become_remote() -> None:
-    for store in list(_listening):
-        store._become_remote()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_become_remote)

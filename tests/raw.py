@@ -1,4 +1,4 @@
-"""A client of a few lines that knows the protocol and nothing of `RemoteStore`, and what tests of sockets share."""
+"""What tests of sockets share: a client and a store by hand, which know nothing but the protocol."""
 
 from __future__ import annotations
 

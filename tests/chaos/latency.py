@@ -1,0 +1,140 @@
+"""How long an event takes to its ack while others misbehave: judged in `soak`, never in a test.
+
+Quiet rounds and bad ones take turns at one store, and the best of each are
+compared, so that what else the machine does counts for little.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tests.chaos.checker import Verdict
+from tests.chaos.daemon import Daemon
+from tests.chaos.process import Process
+from tests.raw import Raw, folder
+from tests.threads import wait_until
+
+ROUNDS: Final = 8
+EVENTS: Final = 3000
+"""How many events a round has, one after the other."""
+
+READERS: Final = 50
+
+RATIO: Final = 1.2
+"""How much longer others may wait at the 99th percentile while readers are frozen."""
+
+P99_SECONDS: Final = 0.003
+"""How long one event, alone, may take to its ack at the 99th percentile."""
+
+MOST_BYTES: Final = 128 << 20
+"""How much memory bad company may cost a store."""
+
+FOLLOW: Final = """
+import sys, threading
+from actorstore import RemoteStore
+def follow():
+    for _ in RemoteStore(sys.argv[1]).subscribe(""):
+        began.release()
+began = threading.Semaphore(0)
+for _ in range(int(sys.argv[2])):
+    threading.Thread(target=follow).start()
+for _ in range(int(sys.argv[2])):
+    began.acquire()
+print("following", flush=True)
+"""
+"""Many readers in one process."""
+
+
+class Times(NamedTuple):
+    """What the events of one round took, in seconds."""
+
+    p50: float
+    p99: float
+
+
+def measure(path: Path) -> Times:
+    """Send events one after the other, each once the one before is acked."""
+    with Raw(path) as raw:
+        raw.hello()
+        took = []
+        for number in range(1, EVENTS + 1):
+            began = time.perf_counter()
+            raw.send(b'{"type":"unit.queued","unit":"unit-7"}\n')
+            raw.acked(number)
+            took.append(time.perf_counter() - began)
+    took.sort()
+    return Times(took[len(took) // 2], took[len(took) * 99 // 100])
+
+
+@contextmanager
+def frozen_readers(daemon: Daemon) -> Iterator[None]:
+    """Fifty readers that follow the run, and are frozen."""
+    command = [sys.executable, "-c", FOLLOW, str(daemon.path), str(READERS)]
+    with Process(command, stdout=-1) as readers:
+        readers.stdout.readline()
+        readers.freeze()
+        yield
+
+
+@contextmanager
+def bad_peers(daemon: Daemon) -> Iterator[None]:
+    """Peers that are silent, stopped half-way, do not read their acks or answers, or ask for all there is."""
+    with ExitStack() as stack:
+        for said in (b"", b'{"type":', b'{"hello":', b'{"hello":{"protocol":1}}\n', b"\0" * 1000) * 20:
+            stack.enter_context(Raw(daemon.path)).send(said)
+        for said in (b"x\n" * 1000, b'{"ask":{"id":1,"what":"snapshot"}}\n' * 50):
+            for _ in range(3):
+                deaf = stack.enter_context(Raw(daemon.path))
+                deaf.say(hello={"protocol": 1})
+                deaf.fill(said)
+        for _ in range(20):
+            with suppress(OSError):
+                stack.enter_context(Raw(daemon.path)).half_close().socket.shutdown(socket.SHUT_RD)
+        yield
+
+
+Company = Callable[[Daemon], AbstractContextManager[None]]
+
+
+def compare(company: Company) -> tuple[list[Times], list[Times], int]:
+    """Measure with and without, in turns; returns both, and the memory that it has cost."""
+    with folder() as place, Daemon(place / "s", begins=False) as daemon:
+        graph = {"nodes": [{"id": f"unit-{number}", "level": 0, "tasks": 1} for number in range(1000)]}
+        with Raw(daemon.path) as raw:
+            raw.hello()
+            raw.say(type="orch.started", payload={"graph": graph}).acked(1)
+        measure(daemon.path)
+        memory = daemon.resident()
+        alone, beside = [], []
+        for _ in range(ROUNDS):
+            alone.append(measure(daemon.path))
+            with company(daemon):
+                beside.append(measure(daemon.path))
+            wait_until(lambda: daemon.descriptors() < READERS)
+        return alone, beside, daemon.resident() - memory
+
+
+def judge_times() -> Verdict:
+    """Judge what may be judged only where nothing else is measured."""
+    verdict = Verdict()
+    for name, company in (("frozen readers", frozen_readers), ("bad peers", bad_peers)):
+        alone, beside, memory = compare(company)
+        best, worst = min(times.p99 for times in alone), min(times.p99 for times in beside)
+        print(
+            f"an event to its ack, p50 / p99 in ms: alone {1e3 * min(alone).p50:.2f} / {1e3 * best:.2f}, "
+            f"beside {name} {1e3 * min(beside).p50:.2f} / {1e3 * worst:.2f}; memory {memory / 1e6:+.1f} MB",
+            flush=True,
+        )
+        if name == "frozen readers":
+            verdict.check(
+                "F10", worst <= RATIO * best, f"p99 is {worst / best:.2f} times as long beside {name}"
+            )
+        verdict.check("G8", worst <= P99_SECONDS, f"p99 is {1e3 * worst:.1f} ms beside {name}")
+        verdict.check("G9", memory < MOST_BYTES, f"{name} cost {memory / 1e6:.0f} MB")
+    return verdict

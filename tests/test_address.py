@@ -1,0 +1,349 @@
+"""Where a store is found: the usual places, one owner, one user, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from actorstore import AddressError, SocketInUseError, StoreUnreachableError
+from actorstore.address import MAX_PATH_BYTES, SocketFile, connect, default_address, find, peer
+from tests.raw import folder, nothing_left
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    with nothing_left():
+        yield
+
+
+@pytest.fixture
+def room() -> Iterator[Path]:
+    with folder() as made:
+        yield made
+
+
+@contextmanager
+def owned(path: Path) -> Iterator[SocketFile]:
+    """Own a socket file, and listen there."""
+    file = SocketFile(path)
+    try:
+        yield file
+    finally:
+        file.listener.close()
+        file.release()
+
+
+@contextmanager
+def listener(path: Path, backlog: int = 8) -> Iterator[socket.socket]:
+    """Listen without a lock, as another program would."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:
+        made.bind(str(path))
+        made.listen(backlog)
+        yield made
+
+
+def left_over(path: Path) -> None:
+    """Leave a socket file behind, as a store does that was killed."""
+    with listener(path):
+        pass
+    assert path.is_socket()
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+@contextmanager
+def umask(value: int) -> Iterator[None]:
+    before = os.umask(value)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+# The usual places.
+
+
+@pytest.fixture
+def home(room: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folders, with nothing in them."""
+    monkeypatch.delenv("ACTORSTORE_SOCKET", raising=False)
+    monkeypatch.setenv("HOME", str(room / "home"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(room / "runtime"))
+    return room
+
+
+def test_a_store_listens_in_the_runtime_directory(home: Path) -> None:
+    assert default_address() == home / "runtime/actorstore/store.sock"
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_store_listens_at_home_where_there_is_no_runtime_directory(
+    home: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    if value is None:
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+    else:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", value)
+    assert default_address() == home / "home/.actorstore/store.sock"
+    assert find() == str(home / "home/.actorstore/store.sock")
+
+
+def test_a_client_looks_in_the_runtime_directory_where_nobody_listens(home: Path) -> None:
+    assert find() == str(home / "runtime/actorstore/store.sock")
+
+
+def test_a_client_finds_a_store_that_listens_at_home(home: Path) -> None:
+    with owned(home / "home/.actorstore/store.sock") as file:
+        assert find() == file.path
+
+
+def test_a_client_prefers_the_runtime_directory(home: Path) -> None:
+    with owned(home / "home/.actorstore/store.sock"), owned(home / "runtime/actorstore/store.sock") as file:
+        assert find() == file.path
+
+
+def test_the_environment_names_the_socket_and_the_caller_overrules_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACTORSTORE_SOCKET", str(home / "a.sock"))
+    assert find() == str(home / "a.sock")
+    assert find(home / "b.sock") == str(home / "b.sock")
+
+
+def test_a_path_is_made_absolute_so_that_it_survives_a_change_of_directory(
+    room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(room)
+    assert find("a.sock") == os.path.abspath("a.sock")
+    file = SocketFile("b.sock")
+    monkeypatch.chdir("/")
+    file.listener.close()
+    file.release()
+    assert list(room.iterdir()) == []
+
+
+# One owner.
+
+
+def test_a_live_socket_is_refused_and_names_its_owner(room: Path) -> None:
+    with owned(room / "s") as first:
+        inode = os.lstat(first.path).st_ino
+        with pytest.raises(SocketInUseError) as raised:
+            SocketFile(room / "s")
+        assert raised.value.owner == os.getpid()
+        assert raised.value.address == first.path
+        assert str(os.getpid()) in str(raised.value)
+        assert os.lstat(first.path).st_ino == inode
+        connect(first.path, 1).close()
+
+
+def test_a_live_socket_is_refused_where_its_lock_file_was_removed(room: Path) -> None:
+    with owned(room / "s") as first:
+        os.unlink(first.path + ".lock")
+        with pytest.raises(SocketInUseError) as raised:
+            SocketFile(room / "s")
+        assert raised.value.owner == os.getpid()
+        connect(first.path, 1).close()
+
+
+def test_the_socket_of_another_program_is_refused(room: Path) -> None:
+    with listener(room / "s"):
+        with pytest.raises(SocketInUseError):
+            SocketFile(room / "s")
+        connect(str(room / "s"), 1).close()
+        assert sorted(entry.name for entry in room.iterdir()) == ["s"]
+
+
+def test_a_live_socket_is_refused_when_so_many_wait_that_it_lets_nobody_in(room: Path) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(listener(room / "s", backlog=0))
+        waiting = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        waiting.connect(str(room / "s"))
+        with pytest.raises(StoreUnreachableError, match=r"wait to be let in|nobody answers"):
+            connect(str(room / "s"), 0.1)
+        with pytest.raises(SocketInUseError), owned(room / "s"):
+            pass
+        assert (room / "s").is_socket()
+
+
+def test_a_socket_that_was_left_over_is_replaced(room: Path) -> None:
+    left_over(room / "s")
+    with owned(room / "s") as file:
+        connect(file.path, 1).close()
+
+
+def test_a_lock_file_that_was_left_over_is_taken_whatever_it_says(room: Path) -> None:
+    (room / "s.lock").write_text("1 or something longer that somebody wrote there")
+    with owned(room / "s") as file:
+        assert Path(file.path + ".lock").read_text() == str(os.getpid())
+
+
+def test_the_lock_is_released_by_the_one_who_lost_and_by_nobody_else(room: Path) -> None:
+    with owned(room / "s"):
+        for _ in range(3):
+            with pytest.raises(SocketInUseError):
+                SocketFile(room / "s")
+    with owned(room / "s"):
+        pass
+
+
+# Nothing left behind.
+
+
+def test_release_leaves_nothing_and_may_be_called_again(room: Path) -> None:
+    with owned(room / "s") as file:
+        assert sorted(entry.name for entry in room.iterdir()) == ["s", "s.lock"]
+        file.listener.close()
+        file.release()
+        assert list(room.iterdir()) == []
+        with owned(room / "s"):
+            file.release()
+            assert sorted(entry.name for entry in room.iterdir()) == ["s", "s.lock"]
+
+
+def test_release_leaves_a_socket_that_somebody_else_put_there_meanwhile(room: Path) -> None:
+    with owned(room / "s") as file:
+        os.unlink(file.path)
+        with listener(room / "s"):
+            file.listener.close()
+            file.release()
+            connect(str(room / "s"), 1).close()
+    assert sorted(entry.name for entry in room.iterdir()) == ["s"]
+
+
+def test_release_is_content_where_somebody_removed_the_files(room: Path) -> None:
+    with owned(room / "s") as file:
+        os.unlink(file.path)
+        os.unlink(file.path + ".lock")
+        file.release()
+    assert list(room.iterdir()) == []
+
+
+def test_one_that_cannot_listen_leaves_nothing_but_what_was_in_the_way(room: Path) -> None:
+    (room / "s").mkdir()
+    with pytest.raises(AddressError):
+        SocketFile(room / "s")
+    assert [entry.name for entry in room.iterdir()] == ["s"]
+
+
+# One user.
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o777])
+def test_the_socket_and_its_lock_are_for_this_user_alone_whatever_the_umask(room: Path, mask: int) -> None:
+    with umask(mask), owned(room / "s"):
+        assert mode(room / "s") & 0o077 == 0
+        assert mode(room / "s.lock") & 0o077 == 0
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_a_missing_directory_is_made_for_this_user_alone(room: Path, mask: int) -> None:
+    with umask(mask), owned(room / "made/s"):
+        assert mode(room / "made") == 0o700
+        assert mode(room / "made/s") == 0o600
+
+
+def test_a_directory_that_is_there_keeps_its_mode(room: Path) -> None:
+    (room / "there").mkdir()
+    (room / "there").chmod(0o755)
+    with owned(room / "there/s"):
+        assert mode(room / "there") == 0o755
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_PEERCRED"), reason="this system does not tell")
+def test_the_peer_is_known_by_process_and_user(room: Path) -> None:
+    with owned(room / "s") as file, connect(file.path, 1) as made:
+        assert peer(made) == (os.getpid(), os.geteuid())
+
+
+# What is in the way.
+
+
+def test_a_symbolic_link_is_not_followed(room: Path) -> None:
+    left_over(room / "elsewhere")
+    (room / "s").symlink_to(room / "elsewhere")
+    with pytest.raises(AddressError, match="symbolic link") as raised:
+        SocketFile(room / "s")
+    assert raised.value.address == str(room / "s")
+    assert (room / "s").is_symlink()
+    assert (room / "elsewhere").is_socket()
+
+
+def test_a_symbolic_link_to_nowhere_is_in_the_way_too(room: Path) -> None:
+    (room / "s").symlink_to(room / "nowhere")
+    with pytest.raises(AddressError, match="symbolic link"):
+        SocketFile(room / "s")
+    assert not (room / "nowhere").exists()
+
+
+def test_a_symbolic_link_in_place_of_the_lock_is_not_followed(room: Path) -> None:
+    (room / "precious").write_text("data")
+    (room / "s.lock").symlink_to(room / "precious")
+    with pytest.raises(AddressError):
+        SocketFile(room / "s")
+    assert (room / "precious").read_text() == "data"
+
+
+def test_a_file_that_is_no_socket_is_left_alone(room: Path) -> None:
+    (room / "s").write_text("data")
+    with pytest.raises(AddressError, match="no socket"):
+        SocketFile(room / "s")
+    assert (room / "s").read_text() == "data"
+
+
+def test_a_path_below_a_file_is_an_error_that_names_it(room: Path) -> None:
+    (room / "file").write_text("data")
+    with pytest.raises(AddressError) as raised:
+        SocketFile(room / "file/s")
+    assert raised.value.address == str(room / "file/s")
+
+
+# Paths that no socket can have.
+
+
+def path_of(room: Path, size: int) -> Path:
+    return room / ("x" * (size - len(str(room)) - 1))
+
+
+def test_the_longest_path_of_a_socket_can_be_used(room: Path) -> None:
+    with owned(path_of(room, MAX_PATH_BYTES)) as file:
+        connect(file.path, 1).close()
+
+
+def test_a_longer_path_is_an_error_that_says_how_long_it_is(room: Path) -> None:
+    path = path_of(room, MAX_PATH_BYTES + 1)
+    for use in (SocketFile, connect):
+        with pytest.raises(AddressError, match=f"{MAX_PATH_BYTES + 1} bytes.*{MAX_PATH_BYTES}"):
+            use(str(path))
+    assert list(room.iterdir()) == []
+
+
+def test_the_length_of_a_path_is_counted_in_bytes(room: Path) -> None:
+    with pytest.raises(AddressError, match="bytes"):
+        SocketFile(room / ("ä" * 60))
+
+
+def test_a_path_with_a_nul_is_an_error(room: Path) -> None:
+    for use in (SocketFile, connect):
+        with pytest.raises(AddressError, match="NUL"):
+            use(f"{room}/a\0b")
+
+
+# Nobody there.
+
+
+def test_connecting_to_nobody_names_the_address_and_the_reason(room: Path) -> None:
+    left_over(room / "s")
+    for name, reason in [("none", "no such socket"), ("s", "nobody listens")]:
+        with pytest.raises(StoreUnreachableError, match=reason) as raised:
+            connect(str(room / name), 1)
+        assert raised.value.address == str(room / name)
+        assert str(room / name) in str(raised.value)
