@@ -7,8 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from actorstore import Event, Rejection, StoreClosedError, StoreFailedError
-from actorstore import handover, throttle
+from actorstore import Event, Rejection, StoreClosedError, StoreFailedError, handover, throttle
 from actorstore.handover import MAX_BYTES, MAX_ITEMS
 from actorstore.intake import KEPT_REJECTIONS, Intake, Lines
 from actorstore.reply import Reply
