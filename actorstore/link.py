@@ -72,6 +72,7 @@ EVENTS_AT_ONCE: Final = 512
 """How many events are encoded at a time: some 50 KB of lines."""
 
 _encoder: Final = msgspec.json.Encoder()
+_random: Final = random.Random()  # of its own: a program that seeds the other counts on its numbers
 
 
 class Question(NamedTuple):
@@ -300,7 +301,7 @@ class Link:
             elif self._connect():
                 delay = FIRST_DELAY
             elif not self._is_over:
-                self._pause(delay * (0.5 + random.random() / 2))
+                self._pause(delay * (0.5 + _random.random() / 2))
                 delay = min(2 * delay, LAST_DELAY)
 
     def _is_done(self) -> bool:

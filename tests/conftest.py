@@ -1,4 +1,4 @@
-"""What holds for every test: how examples are drawn, and that no actor outlives its test.
+"""What holds for every test: how examples are drawn, and that no thread of a store outlives its test.
 
 Examples are the same in every run. `HYPOTHESIS_PROFILE=random` draws new ones, and
 `HYPOTHESIS_PROFILE=thorough` many more; what fails is printed with what reproduces it.
@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 pytest.register_assert_rewrite("tests.builders")
 
 STOP_SECONDS = 5
-"""How long an actor that is told to stop may take, before its test counts as leaving it behind."""
+"""How long a thread that is told to stop may take, before its test counts as leaving it behind."""
 
 BASE = settings(
     deadline=None, max_examples=100, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -28,16 +28,20 @@ settings.register_profile("thorough", BASE, derandomize=False, max_examples=3000
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
-def _actors() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("StoreActor")}
+OURS = ("StoreActor", "StoreLink", "StoreServer")
+"""How the names of threads begin that belong to stores, here and elsewhere."""
+
+
+def _threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith(OURS)}
 
 
 @pytest.fixture(autouse=True)
-def _no_actor_is_left_behind() -> Iterator[None]:
-    before = _actors()
+def _nothing_is_left_running() -> Iterator[None]:
+    before = _threads()
     yield
     end = time.monotonic() + STOP_SECONDS
-    for thread in _actors() - before:
+    for thread in _threads() - before:
         thread.join(max(0.0, end - time.monotonic()))
-    left = sorted(thread.name for thread in _actors() - before)
-    assert not left, f"the test left actors alive: {', '.join(left)}; close their store or stop them"
+    left = sorted(thread.name for thread in _threads() - before)
+    assert not left, f"the test left threads alive: {', '.join(left)}; close their store"

@@ -391,7 +391,7 @@ def test_the_last_few_rejections_are_shown_oldest_first(store: Store) -> None:
 def test_a_flood_of_bad_lines_logs_one_warning_and_it_is_harmless(
     store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actorstore.intake.time", SimpleNamespace(monotonic=lambda: 100.0))
+    monkeypatch.setattr("actorstore.throttle.time", SimpleNamespace(monotonic=lambda: 100.0))
     evil = b"\x1b]0;owned\x07\x1b[2J\r\xc2\x9b31m \xe2\x80\xae" + b"!" * 500
     store.handle_lines(evil + b"\n" + b"bad\n" * 500)
     assert in_actor(store, lambda actor: actor.flush()).rejected == 501

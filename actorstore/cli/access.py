@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final, TypeAlias
 
 from actorstore.address import VARIABLE
@@ -52,6 +52,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 def feeding(address: str | None) -> Iterator[RemoteStore]:
     """A store to feed; leaving it waits for the acks, unless something has gone wrong by then.
 
+    Then what is left is given up: its command has said what was not acked, and ends.
+
     Raises:
         StoreUnreachableError: Nobody listens there.
     """
@@ -59,8 +61,7 @@ def feeding(address: str | None) -> Iterator[RemoteStore]:
     try:
         yield store
     except BaseException:
-        with suppress(ActorStoreError):
-            store.close(0)  # what is left is sent when the process ends, if that is possible
+        store._link.abandon()
         raise
     store.close()
 
