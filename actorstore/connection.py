@@ -39,7 +39,7 @@ from actorstore.protocol import (
     reject,
     welcome,
 )
-from actorstore.questions import KINDS, refused, takes_long
+from actorstore.questions import KINDS, Asked, refused, takes_long
 from actorstore.text import clean
 from actorstore.wire import CHUNK_BYTES, Chunk, decode
 
@@ -426,43 +426,3 @@ class Connection(asyncio.Protocol):
         transport.close()
         if transport.get_write_buffer_size():
             self._server.later(HANG_UP_SECONDS, transport.abort)
-
-
-class Asked:
-    """A question on its way: the receiver of its answer.
-
-    Args:
-        connection: Who asked.
-        server: Its server.
-        question: What was asked.
-    """
-
-    __slots__ = ("_connection", "_kind", "_server", "question")
-
-    def __init__(self, connection: Connection, server: Server, question: Ask) -> None:
-        self._connection = connection
-        self._server = server
-        self._kind = KINDS[question.what]
-        self.question = question
-
-    def ask(self, actor: object) -> object:
-        """Ask the actor."""
-        return self._kind.ask(actor, self.question)  # type: ignore[arg-type]
-
-    def encode(self, value: object) -> bytes:
-        """Return the line that answers the question."""
-        return answer(self.question.id, self._kind.encode(value))
-
-    def set(self, value: object) -> bool:
-        """Hand the answer over to the loop; called by the actor."""
-        self._server.post(lambda: self._connection.answered(self, value))
-        return False
-
-    def fail(self, error: BaseException) -> None:
-        """Hand an error over to the loop; called by the actor."""
-        self._server.post(lambda: self._connection.refuse(self, error))
-
-    def forget(self) -> None:
-        """Have nobody answer any more."""
-        self._connection.forget(self)
-        self._server.mailbox.forget(self)

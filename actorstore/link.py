@@ -26,7 +26,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from itertools import count, groupby
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Final, cast
 
 import msgspec
 
@@ -44,6 +44,7 @@ from actorstore.event import Event
 from actorstore.handover import Handover
 from actorstore.handshake import RECEIVED_BYTES, RETRIED, answer_error, refused, shake_hands
 from actorstore.ledger import Ledger
+from actorstore.outgoing import Flush, Forget, Item, Question, encoded, is_event, lines_in
 from actorstore.protocol import Ack, Answer, Ask, ClientReader, FromStore, Refusal, Reject, Sendable, ask, bye
 from actorstore.reply import Receiver
 from actorstore.text import clean
@@ -68,35 +69,8 @@ WELCOME_SECONDS: Final = 5.0
 KEPT_REJECTS: Final = 16
 """How many rejected lines are remembered."""
 
-EVENTS_AT_ONCE: Final = 512
-"""How many events are encoded at a time: some 50 KB of lines."""
 
-_encoder: Final = msgspec.json.Encoder()
 _random: Final = random.Random()  # of its own: a program that seeds the other counts on its numbers
-
-
-class Question(NamedTuple):
-    """A question to be asked after all that was handed over before."""
-
-    number: int
-    line: bytes
-    receiver: Receiver
-
-
-class Flush(NamedTuple):
-    """Somebody to be told once all that was handed over before is acked."""
-
-    receiver: Receiver
-
-
-class Forget(NamedTuple):
-    """A question that nobody waits for any more."""
-
-    number: int
-
-
-Item: TypeAlias = Event | Sendable | Question | Flush | Forget
-"""What is handed over to the thread."""
 
 
 class Link:
@@ -180,7 +154,7 @@ class Link:
 
     def unacked(self) -> int:
         """Count the lines that were handed over and are not acked."""
-        lying = sum(map(_lines_in, self.handover.items.copy()))
+        lying = sum(map(lines_in, self.handover.items.copy()))
         return self._ledger.unacked + lying
 
     def counts(self) -> tuple[int, int]:
@@ -334,8 +308,8 @@ class Link:
         if only_events:
             self._take_events(cast(list[Event], items))
         else:
-            for is_event, group in groupby(items, key=_is_event):
-                if is_event:
+            for are_events, group in groupby(items, key=is_event):
+                if are_events:
                     self._take_events(cast(list[Event], list(group)))
                 else:
                     for item in group:
@@ -343,8 +317,8 @@ class Link:
         self.handover.let_in()
 
     def _take_events(self, events: list[Event]) -> None:
-        for start in range(0, len(events), EVENTS_AT_ONCE):
-            self._ledger.add_lines(encoded(events[start : start + EVENTS_AT_ONCE]))
+        for lines in encoded(events):
+            self._ledger.add_lines(lines)
 
     def _take(self, item: Item) -> None:
         match item:
@@ -511,32 +485,3 @@ class Link:
         bell, self._bell = self._bell, None
         if bell is not None:
             bell.close()
-
-
-def encoded(events: list[Event]) -> Sendable:
-    """Return events as lines; one that cannot be written is sent as what the store rejects."""
-    try:
-        return Sendable(_encoder.encode_lines(events), len(events), 0)
-    except Exception:
-        return Sendable(b"".join(map(_encoded_alone, events)), len(events), 0)
-
-
-def _encoded_alone(event: Event) -> bytes:
-    try:
-        return _encoder.encode(event) + b"\n"
-    except Exception as error:  # a time zone of somebody else's
-        return msgspec.json.encode({"unencodable": f"{event.type}: {type(error).__name__}: {error}"}) + b"\n"
-
-
-def _is_event(item: Item) -> bool:
-    return type(item) is Event
-
-
-def _lines_in(item: Item) -> int:
-    match item:
-        case Event():
-            return 1
-        case Sendable(_, lines):
-            return lines
-        case _:
-            return 0

@@ -6,15 +6,19 @@ The table in docs/protocol.md says what each of them means; a test keeps it so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import msgspec
 
 from actorstore.actor import NOWHERE, Standing, StoreActor
 from actorstore.answers import Cursor, StateSnapshot, Update
 from actorstore.errors import StoreClosedError, StoreFailedError, UnknownRunError
-from actorstore.protocol import Ask, Refusal
+from actorstore.protocol import Ask, Refusal, answer
 from actorstore.run import Draft, GraphParts
+
+if TYPE_CHECKING:
+    from actorstore.connection import Connection
+    from actorstore.server import Server
 
 
 class Kind(NamedTuple):
@@ -92,3 +96,43 @@ def refused(error: BaseException) -> Refusal:
             return Refusal("closed", str(error))
         case _:
             return Refusal("internal", f"{type(error).__name__}: {error}")
+
+
+class Asked:
+    """A question on its way: the receiver of its answer.
+
+    Args:
+        connection: Who asked.
+        server: Its server.
+        question: What was asked.
+    """
+
+    __slots__ = ("_connection", "_kind", "_server", "question")
+
+    def __init__(self, connection: Connection, server: Server, question: Ask) -> None:
+        self._connection = connection
+        self._server = server
+        self._kind = KINDS[question.what]
+        self.question = question
+
+    def ask(self, actor: object) -> object:
+        """Ask the actor."""
+        return self._kind.ask(actor, self.question)  # type: ignore[arg-type]
+
+    def encode(self, value: object) -> bytes:
+        """Return the line that answers the question."""
+        return answer(self.question.id, self._kind.encode(value))
+
+    def set(self, value: object) -> bool:
+        """Hand the answer over to the loop; called by the actor."""
+        self._server.post(lambda: self._connection.answered(self, value))
+        return False
+
+    def fail(self, error: BaseException) -> None:
+        """Hand an error over to the loop; called by the actor."""
+        self._server.post(lambda: self._connection.refuse(self, error))
+
+    def forget(self) -> None:
+        """Have nobody answer any more."""
+        self._connection.forget(self)
+        self._server.mailbox.forget(self)
