@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from actorstore import Store, StoreActor, StoreFailedError
-from actorstore.connection import MAX_OPEN_QUESTIONS
+from actorstore.connection import MAX_OPEN_QUESTIONS, UNTOLD_LINES
 from tests.builders import (
     chain,
     diamond,
@@ -440,6 +440,32 @@ def test_a_second_holder_of_an_id_supersedes_the_first_after_its_lines(store: St
     assert second.read()["welcome"]["lines"] == 10
     assert second.send(GOOD).acked(11)
     in_order.close()
+
+
+def test_one_that_is_superseded_while_much_of_it_is_unacked_is_let_go(store: Store, raw: Connect) -> None:
+    first = raw()
+    first.hello("p")
+    with held(store):
+        first.send(b"\n" * (12 * UNTOLD_LINES))
+        wait_until(lambda: lying(store) >= 1)
+        second = raw().say(hello={"protocol": 1, "producer": "p"})
+        assert codes(first.rest()) == ["superseded"]
+    assert UNTOLD_LINES <= second.read()["welcome"]["lines"] < 12 * UNTOLD_LINES
+    second.close()
+    wait_until(lambda: not store.snapshot().connected)
+
+
+def test_one_that_resumes_and_says_no_more_still_hears_its_last_ack(store: Store, raw: Connect) -> None:
+    with raw() as first:
+        first.hello("p")
+        first.send(GOOD * 3).acked(3)
+    producer = raw()
+    producer.hello("p")
+    producer.send(GOOD).acked(4)
+    with held(store):
+        producer.send(GOOD).half_close()
+        wait_until(lambda: lying(store) == 1)
+    assert [message for message in producer.rest() if "ack" in message] == [{"ack": {"lines": 5}}]
 
 
 def test_an_id_that_is_superseded_back_and_forth_loses_no_line(store: Store, raw: Connect) -> None:
