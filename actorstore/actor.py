@@ -129,7 +129,7 @@ class StoreActor(pykka.ThreadingActor):
         self._faults = 0
         self._to_tell: list[Account] = []  # whose listeners hear what became of their lines
         self._max_line_bytes = self._intake.max_line_bytes
-        self._waiting: list[Question] = []
+        self._waiting: dict[Receiver, Question] = {}  # to be asked again after the next change
 
     @staticmethod
     def _create_actor_inbox() -> Any:
@@ -220,6 +220,10 @@ class StoreActor(pykka.ThreadingActor):
         """How many events were accepted."""
         return self._state.version
 
+    def knows(self, run: str) -> bool:
+        """Whether there is such a run."""
+        return run in self._state.runs
+
     def claim(self, producer: str | None, listener: Listener) -> Account:
         """Return the account of a producer, up to date, which this listener hears of from now on.
 
@@ -232,11 +236,13 @@ class StoreActor(pykka.ThreadingActor):
         account.listener = listener
         return account
 
-    def release(self, account: Account, listener: Listener) -> None:
+    def release(self, producer: str | None, account: Account, listener: Listener) -> None:
         """Tell the listener of an account nothing more, unless somebody else has claimed it."""
         self._work()
         if account.listener is listener:
             account.listener = None
+            if producer is not None and not account.lines:
+                self._accounts.pop(producer, None)  # it never said anything
 
     def forget_producer(self, producer: str) -> None:
         """Forget a producer that is done: all its lines are accounted for."""
@@ -320,9 +326,7 @@ class StoreActor(pykka.ThreadingActor):
                 self._work()
                 self._ask(message)
             case Forget():
-                self._waiting = [
-                    question for question in self._waiting if question.receiver is not message.receiver
-                ]
+                self._waiting.pop(message.receiver, None)
             case _:
                 with suppress(Exception):
                     logger.warning("a store's actor got a message that it does not know: %s", type(message))
@@ -418,13 +422,13 @@ class StoreActor(pykka.ThreadingActor):
             question.receiver.fail(error)
         else:
             if answer is LATER:
-                self._waiting.append(question)
+                self._waiting[question.receiver] = question
             else:
                 question.receiver.set(answer)
 
     def _ask_again(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for question in waiting:
+        waiting, self._waiting = self._waiting, {}
+        for question in waiting.values():
             self._ask(question)
 
     def _end(self, error: type[StoreClosedError]) -> None:
@@ -435,9 +439,9 @@ class StoreActor(pykka.ThreadingActor):
                 self._tell()
         finally:
             self._board.last, self._board.connected = self._state, self._connected
-            for question in self._waiting:
-                question.receiver.fail(error())
-            self._waiting = []
+            for receiver in self._waiting:
+                receiver.fail(error())
+            self._waiting = {}
             for hear in self._board.watchers:
                 hear(error)
 

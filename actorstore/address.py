@@ -137,6 +137,8 @@ class SocketFile:
     """
 
     def __init__(self, address: Address) -> None:
+        if not os.fspath(address):
+            raise AddressError("", "the path is empty")
         self.path = os.path.abspath(os.fspath(address))
         listener = _new_socket(self.path)
         try:
@@ -170,6 +172,7 @@ class SocketFile:
         if self._is_released:
             return
         self._is_released = True
+        self.listener.close()
         with suppress(OSError):
             if os.lstat(self.path).st_ino == self._inode:
                 os.unlink(self.path)
@@ -228,6 +231,8 @@ class SocketFile:
             return
         if stat.S_ISLNK(mode):
             raise AddressError(self.path, "a symbolic link is in the way, and none is followed; remove it")
+        if stat.S_ISDIR(mode):
+            raise AddressError(self.path, "it is a directory; name a file in it")
         if not stat.S_ISSOCK(mode):
             raise AddressError(
                 self.path, "a file that is no socket is in the way; remove it, or name another path"

@@ -22,6 +22,7 @@ from actorstore.account import Account
 from actorstore.answers import Rejection, StoreStats, Update
 from actorstore.errors import ActorStoreError
 from actorstore.intake import Lines as HandedOver
+from actorstore.logs import say
 from actorstore.protocol import (
     Ask,
     Bye,
@@ -120,7 +121,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let in who may come in."""
         self._transport = cast(asyncio.Transport, transport)
-        reason = self._server.welcome(self, self._transport)
+        try:
+            reason = self._server.welcome(self, self._transport)
+        except BaseException:
+            self._transport.abort()  # nobody comes in unchecked
+            raise
         if reason is not None:
             self._close_with(reason)
 
@@ -191,7 +196,7 @@ class Connection(asyncio.Protocol):
         except ActorStoreError as reason:  # the store is closed, or has failed
             self._close_with(refused(reason))
         except Exception:
-            logger.exception("a connection was closed over a bug in actorstore")
+            say(logger.exception, "a connection was closed over a bug in actorstore")
             self._close_with(Violation("internal", "the store failed over this connection; its log says why"))
         self._regulate()
         if self._ended:
@@ -231,6 +236,7 @@ class Connection(asyncio.Protocol):
         if len(lines.data) > CHUNK_BYTES:
             self._held = True
             self._server.in_background(
+                self,
                 lambda: decode(lines.data, self._server.intake.max_line_bytes),
                 lambda chunk: self._decoded(cast(Chunk, chunk), len(lines.data)),
             )
@@ -321,7 +327,9 @@ class Connection(asyncio.Protocol):
             value = self._server.add_to(value)
         if takes_long(value):
             self._server.in_background(
-                lambda: asked.encode(value), lambda line: self._write_answer(asked, lambda: cast(bytes, line))
+                self,
+                lambda: asked.encode(value),
+                lambda line: self._write_answer(asked, lambda: cast(bytes, line)),
             )
         else:
             self._write_answer(asked, lambda: asked.encode(value))

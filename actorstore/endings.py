@@ -8,11 +8,16 @@ those of `atexit`. A forked child lets go of what is its parent's.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import time
 import weakref
 from typing import Final, Protocol
+
+from actorstore.logs import say
+
+logger = logging.getLogger("actorstore")
 
 PATIENCE_SECONDS: Final = 5.0
 """How long the end of a link, or of its process, waits for a store that cannot be reached."""
@@ -21,11 +26,20 @@ PATIENCE_SECONDS: Final = 5.0
 class Ending(Protocol):
     """What may be left unsent."""
 
+    path: str
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, and whoever used it was told."""
+
     def end(self) -> None:
         """Take nothing more, and send what there is in the background."""
 
     def join(self, timeout: float | None) -> bool:
         """Wait until it is sent."""
+
+    def unacked(self) -> int:
+        """Count what is not."""
 
     def leave_behind(self) -> None:
         """In a forked child: start anew."""
@@ -55,14 +69,19 @@ def send_at_exit(link: Ending) -> None:
 
 
 def _send_what_is_left(process: int) -> None:
-    if process != os.getpid():
+    if process not in _seen_to or process != os.getpid():
         return
-    links = list(_used)
+    _seen_to.clear()
+    links = [link for link in _used if not link.is_over]
     for link in links:
         link.end()
     end = time.monotonic() + PATIENCE_SECONDS
     for link in links:
-        link.join(max(0.0, end - time.monotonic()))
+        if not link.join(max(0.0, end - time.monotonic())):
+            lost = link.unacked()
+            lines, them = ("1 line is", "it") if lost == 1 else (f"{lost} lines are", "them")
+            text = "%s lost with this process: the store at %s has not acked %s"
+            say(logger.warning, text, lines, link.path, them)
 
 
 def _leave_behind() -> None:

@@ -9,6 +9,7 @@
     ├── ForkedStoreError       used in a forked child
     ├── AddressError           no socket can be there      (also an OSError)
     ├── SocketInUseError       another store listens there (also an OSError)
+    ├── QuestionRefusedError   a store elsewhere does not answer this
     ├── StoreUnreachableError  nobody listens there        (also a ConnectionError)
     └── StoreClosedError       closed; nothing more is taken
         ├── StoreFailedError   the actor died; nothing more is taken
@@ -193,9 +194,27 @@ class StoreUnreachableError(ActorStoreError, ConnectionError):
         self.unacked = unacked
 
     def __str__(self) -> str:
-        text = f"no store answers at {self.address}: {self.reason}; start one with: actorstore serve"
+        text = f"no store answers at {self.address}: {self.reason}; "
+        text += f"start one with: actorstore serve --socket {self.address}"
         lines = "1 line is" if self.unacked == 1 else f"{self.unacked} lines are"
         return f"{text} ({lines} not acked)" if self.unacked else text
+
+
+class QuestionRefusedError(ActorStoreError):
+    """Raised when a store of another process refuses one question; everything else goes on.
+
+    Attributes:
+        code: What is wrong, in one word of the protocol.
+        reason: What is wrong, in a sentence.
+    """
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the store refused this question: {self.reason}; ask less at once, or of the same version"
 
 
 class RefusedError(StoreClosedError):

@@ -77,11 +77,11 @@ class Handover(Generic[T]):
     def wait_for_room(self) -> None:
         """Wait until the taker lets this producer in."""
         reply = Reply()
-        if self.queue_up(reply):
-            try:
+        try:
+            if self.queue_up(reply):
                 reply.wait()
-            finally:
-                self.leave_queue(reply)
+        finally:
+            self.leave_queue(reply)
 
     def queue_up(self, receiver: Receiver) -> bool:
         """Wait in line for room; `False` where there is room already."""
@@ -117,8 +117,15 @@ class Handover(Generic[T]):
                 raise self.closed()
             if not self.asleep:
                 return
+            try:
+                self._wake_taker()  # before it counts as awake: an interruption may cost a second waking
+            except BaseException:
+                del self.items[self._last_place(item)]
+                raise
             self.asleep = self.idle = False
-        self._wake_taker()
+
+    def _last_place(self, item: T) -> int:
+        return max(place for place, other in enumerate(self.items) if other is item)
 
     # The taker's side.
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import suppress
 from typing import Final
 
+from actorstore.address import peer
 from actorstore.errors import (
     ActorStoreError,
+    AddressError,
     ProducerSupersededError,
+    QuestionRefusedError,
     RefusedError,
     StoreFailedError,
     StoreUnreachableError,
@@ -49,6 +53,17 @@ def shake_hands(
     raise StoreUnreachableError(path, "it has closed the connection")
 
 
+def check_owner(connection: socket.socket, path: str) -> None:
+    """Check that the store is this user's: nothing of value has been said yet.
+
+    Raises:
+        AddressError: Somebody else listens there.
+    """
+    owner = peer(connection)
+    if owner is not None and owner[1] != os.geteuid():
+        raise AddressError(path, f"user {owner[1]} listens there; name a path in a directory of your own")
+
+
 def refused(refusal: Refusal) -> RefusedError:
     kind = ProducerSupersededError if refusal.code == "superseded" else RefusedError
     return kind(refusal.code, refusal.message)
@@ -61,4 +76,4 @@ def answer_error(refusal: Refusal) -> ActorStoreError:
         case "failed":
             return StoreFailedError()
         case _:
-            return RefusedError(refusal.code, refusal.message)
+            return QuestionRefusedError(refusal.code, refusal.message)

@@ -24,6 +24,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import count, groupby
 from typing import Final, cast
@@ -31,6 +32,7 @@ from typing import Final, cast
 import msgspec
 
 from actorstore import address
+from actorstore.answers import FlushResult
 from actorstore.bell import Bell
 from actorstore.endings import PATIENCE_SECONDS, register, send_at_exit
 from actorstore.errors import (
@@ -42,8 +44,9 @@ from actorstore.errors import (
 )
 from actorstore.event import Event
 from actorstore.handover import Handover
-from actorstore.handshake import RECEIVED_BYTES, RETRIED, answer_error, refused, shake_hands
+from actorstore.handshake import RECEIVED_BYTES, RETRIED, answer_error, check_owner, refused, shake_hands
 from actorstore.ledger import Ledger
+from actorstore.logs import say
 from actorstore.outgoing import Flush, Forget, Item, Question, encoded, is_event, lines_in
 from actorstore.protocol import Ack, Answer, Ask, ClientReader, FromStore, Refusal, Reject, Sendable, ask, bye
 from actorstore.reply import Receiver
@@ -104,9 +107,10 @@ class Link:
         self._numbers = count(1)
         self._flushes: deque[tuple[int, Receiver]] = deque()
         self._trouble: ActorStoreError | None = None  # why there is no connection
+        self._is_missed = False  # whether the connection was lost, and that was said
         self._is_forgotten = False  # whether nobody holds the store any more
         self._is_ending = False  # whether the last was taken, so that the thread ends once all is acked
-        self._is_over = False  # whether the thread ends, whatever is left
+        self.is_over = False  # whether the thread ends, whatever is left
 
     # For producers and readers.
 
@@ -157,16 +161,12 @@ class Link:
         lying = sum(map(lines_in, self.handover.items.copy()))
         return self._ledger.unacked + lying
 
-    def counts(self) -> tuple[int, int]:
-        """Return how many of the lines were accepted, and how many rejected."""
-        return self._ledger.accepted, self._ledger.rejected
-
     def trouble(self) -> ActorStoreError | None:
         """Return why there is no connection, where there is none."""
         trouble = self._trouble
         if isinstance(trouble, StoreUnreachableError):
             return StoreUnreachableError(trouble.address, trouble.reason, self.unacked())
-        return trouble
+        return None if trouble is None else type(trouble)(*trouble.args)
 
     def check_open(self) -> None:
         """Raise where nothing can be handed over or asked."""
@@ -212,7 +212,9 @@ class Link:
         until = None if timeout is None else time.monotonic() + timeout
         patience = time.monotonic() + PATIENCE_SECONDS
         thread = self._thread
-        while thread is not None and thread.is_alive():
+        while (
+            thread is not None and thread.is_alive() and not (self.handover.closed and self._has_sent_all())
+        ):
             now = time.monotonic()
             if self._trouble is None:
                 patience = now + PATIENCE_SECONDS
@@ -222,9 +224,12 @@ class Link:
             thread.join(min(0.1, end - now))
         return not self.unacked()
 
+    def _has_sent_all(self) -> bool:
+        return self._is_ending and self._ledger.unacked <= 0
+
     def abandon(self) -> None:
         """Stop at once; what is not acked is lost."""
-        self._is_over = True
+        self.is_over = True
         self.end()
 
     def leave_behind(self) -> None:
@@ -242,10 +247,16 @@ class Link:
         with self._lock:
             if self._thread is not None:
                 return
-            self._bell = Bell()
-            self._thread = threading.Thread(target=self._run, name="StoreLink", daemon=True)
-            self._thread.start()
-        send_at_exit(self)
+            send_at_exit(self)
+            bell = self._bell = Bell()
+            thread = threading.Thread(target=self._run, name="StoreLink", daemon=True)
+            try:
+                thread.start()
+            except BaseException:
+                self._bell = None
+                bell.close()
+                raise
+            self._thread = thread
 
     def _ring(self) -> None:
         if self._thread is None:
@@ -260,9 +271,10 @@ class Link:
         try:
             self._work()
         except Exception:
-            logger.exception("the way to the store at %s is closed over a bug in actorstore", self.path)
+            say(logger.exception, "the way to the store at %s is closed over a bug in actorstore", self.path)
             self._fail(StoreFailedError())
-        self._leave()
+        finally:
+            self._leave()
 
     def _work(self) -> None:
         delay = FIRST_DELAY
@@ -274,18 +286,18 @@ class Link:
                 self._exchange(self._socket)
             elif self._connect():
                 delay = FIRST_DELAY
-            elif not self._is_over:
+            elif not self.is_over:
                 self._pause(delay * (0.5 + _random.random() / 2))
                 delay = min(2 * delay, LAST_DELAY)
 
     def _is_done(self) -> bool:
-        return self._is_over or (self._is_ending and self._ledger.unacked <= 0)
+        return self.is_over or self._has_sent_all()
 
     def _pause(self, seconds: float) -> None:
         """Take in what is handed over, for so long."""
         assert self._bell is not None
         end = time.monotonic() + seconds
-        while not self._is_over and (left := end - time.monotonic()) > 0:
+        while not self.is_over and (left := end - time.monotonic()) > 0:
             if self._is_full() or self.handover.rest() or self.handover.closed:
                 self._bell.wait(left)
             self._take_in()
@@ -303,6 +315,7 @@ class Link:
         if closed:
             items, only_events = self.handover.close(closed)
             self._is_ending = True
+            self._fail_questions(closed)
         else:
             items, only_events = self.handover.take()
         if only_events:
@@ -325,6 +338,9 @@ class Link:
             case Sendable():
                 self._ledger.add_lines(item)
             case Question(number, line):
+                if self._is_ending:
+                    item.receiver.fail((self.handover.closed or StoreClosedError)())
+                    return
                 self._questions[number] = item
                 if self._socket is not None:
                     self._ledger.add_question(line)
@@ -344,12 +360,16 @@ class Link:
             connection = address.connect(self.path, WELCOME_SECONDS)
             self._reader = ClientReader()
             welcome, messages = shake_hands(connection, self._reader, self._ledger.producer, self.path)
+            check_owner(connection, self.path)
             self._ledger.resume(welcome)
             self._tell_acked()
             for question in self._questions.values():
                 self._ledger.add_question(question.line)
             connection.setblocking(False)
             self._socket, self._trouble = connection, None
+            if self._is_missed:
+                self._is_missed = False
+                say(logger.warning, "the store at %s answers again", self.path)
             self._hear(messages)
         except StoreClosedError as error:
             self._fail(error)
@@ -366,14 +386,17 @@ class Link:
         self._socket = None
         self._trouble = StoreUnreachableError(self.path, reason)
         connection.close()
+        if not self._is_done():
+            self._is_missed = True
+            text = "the store at %s does not answer: %s; what is handed over is kept until it does"
+            say(logger.warning, text, self.path, reason)
 
     def _exchange(self, connection: socket.socket) -> None:
         """Send what there is, and read once there is something."""
         self._send(connection)
         if self._is_done():
             return
-        can_take = not self._is_full() and not self._is_blocked
-        if can_take and not self.handover.closed and not self.handover.rest():
+        if not self._is_full() and not self.handover.closed and not self.handover.rest():
             return
         bell = self._bell
         assert bell is not None
@@ -439,7 +462,8 @@ class Link:
         more = self._throttle.lets_through()
         if more is not None:
             reason = clean(reject.reason, SHOWN_CHARS)
-            logger.warning("the store at %s rejected line %d: %s%s", self.path, reject.line, reason, more)
+            text = "the store at %s rejected line %d: %s%s"
+            say(logger.warning, text, self.path, reject.line, reason, more)
 
     def _hear_answer(self, number: int, parts: dict[str, msgspec.Raw]) -> None:
         question = self._questions.get(number)
@@ -456,24 +480,31 @@ class Link:
 
     def _tell_acked(self) -> None:
         """Tell those who wait for acks."""
-        while self._flushes and self._flushes[0][0] <= self._ledger.acked:
-            self._flushes.popleft()[1].set(None)
+        ledger = self._ledger
+        while self._flushes and self._flushes[0][0] <= ledger.acked:
+            self._flushes.popleft()[1].set(FlushResult(ledger.accepted, ledger.rejected))
 
     # The end.
 
+    def _fail_questions(self, error: Callable[[], StoreClosedError]) -> None:
+        questions, self._questions = self._questions, {}
+        for question in questions.values():
+            question.receiver.fail(error())
+
     def _fail(self, error: StoreClosedError) -> None:
-        self._is_over = True
+        self.is_over = True
+        self._trouble = error
         self.handover.refuse(lambda: type(error)(*error.args))  # one of its own for everybody who raises it
 
     def _leave(self) -> None:
         """Let everybody go, and say goodbye, so that the store may forget this producer."""
-        self._is_over = True
+        self.is_over = True
         closed = self.handover.closed or StoreClosedError
         left, _ = self.handover.close(closed)
         late = [item.receiver for item in left if isinstance(item, Question | Flush)]
-        asked = [question.receiver for question in self._questions.values()]
+        self._fail_questions(closed)
         flushing = [receiver for _, receiver in self._flushes]
-        for receiver in (*asked, *flushing, *late):
+        for receiver in (*flushing, *late):
             receiver.fail(closed())
         connection, self._socket = self._socket, None
         if connection is not None:

@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import Final
 
 from actorstore.address import Address
-from actorstore.errors import AddressError, SocketInUseError, StoreUnreachableError
+from actorstore.errors import ActorStoreError, AddressError, SocketInUseError
 from actorstore.remote import RemoteStore, connect
 from actorstore.wire import MAX_LINE_BYTES
 
@@ -43,7 +43,10 @@ class StoreProcess:
     Raises:
         SocketInUseError: Another store listens there.
         AddressError: Nothing can listen there.
-        StoreUnreachableError: The child did not start.
+        ActorStoreError: The child did not start.
+
+    Attributes:
+        remote: The `RemoteStore` that leads to it.
     """
 
     def __init__(self, *, listen: Address | None = None, max_line_bytes: int = MAX_LINE_BYTES) -> None:
@@ -101,8 +104,9 @@ def _connect(here: Connection, path: str) -> RemoteStore:
     except EOFError:
         word = b""
     if not word:
-        raise StoreUnreachableError(
-            path, "the child process did not start; is the script's main code guarded?"
+        raise ActorStoreError(
+            "the child process of the store did not start; a script that makes one has to be a file, and its "
+            'main code to stand under if __name__ == "__main__":'
         )
     told = json.loads(word)
     if told:
@@ -130,18 +134,27 @@ def _serve(there: Connection, path: str, max_line_bytes: int, folder: str | None
     from actorstore.store import Store
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
-    signal.signal(signal.SIGTERM, lambda *_: there.close())
-    try:
-        store = Store(listen=path, max_line_bytes=max_line_bytes)
-    except (AddressError, SocketInUseError) as error:
-        there.send_bytes(json.dumps([type(error).__name__, error.args]).encode())
-        return
-    with store:
-        there.send_bytes(b"null")
-        with suppress(EOFError, OSError):
+    signal.signal(signal.SIGTERM, _stop)
+    with suppress(_Stopped):
+        try:
+            store = Store(listen=path, max_line_bytes=max_line_bytes)
+        except (AddressError, SocketInUseError) as error:
+            there.send_bytes(json.dumps([type(error).__name__, error.args]).encode())
+            return
+        with store, suppress(EOFError, OSError):
+            there.send_bytes(b"null")
             there.recv_bytes()
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)  # the parent may be gone
+
+
+class _Stopped(BaseException):
+    """SIGTERM."""
+
+
+def _stop(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    raise _Stopped
 
 
 _alive: weakref.WeakSet[StoreProcess] = weakref.WeakSet()
@@ -152,4 +165,5 @@ def _leave_behind() -> None:
         process._leave_behind()
 
 
-os.register_at_fork(after_in_child=_leave_behind)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_behind)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import msgspec
 
-from actorstore.actor import NOWHERE, Standing, StoreActor
+from actorstore.actor import LATER, NOWHERE, Standing, StoreActor
 from actorstore.answers import Cursor, StateSnapshot, Update
 from actorstore.errors import StoreClosedError, StoreFailedError, UnknownRunError
 from actorstore.protocol import Ask, Refusal, answer
@@ -40,6 +40,8 @@ def _connect(actor: StoreActor, ask: Ask) -> bool:
 
 
 def _next(actor: StoreActor, ask: Ask) -> object:
+    if ask.since and ask.run is not None and not actor.knows(ask.run):
+        return LATER  # this store is a new one, which has yet to hear of the run
     return actor.next_draft(Standing(ask.run, _cursor(ask) or NOWHERE, bool(ask.connected)))
 
 

@@ -17,13 +17,13 @@ import msgspec
 
 from actorstore.address import Address, find
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
+from actorstore.endings import PATIENCE_SECONDS
 from actorstore.errors import (
     ActorStoreError,
     RefusedError,
     StoreClosedError,
     StoreFailedError,
     StoreTimeoutError,
-    StoreUnreachableError,
 )
 from actorstore.event import ABSENT, Event
 from actorstore.handover import MAX_ITEMS
@@ -89,7 +89,7 @@ class RemoteStore(Reporter):
     def __init__(self, address: Address | None = None, *, kept_bytes: int = KEPT_BYTES) -> None:
         self._link = Link(find(address), kept_bytes)
         self._copies = Copies()
-        self._forgotten = weakref.finalize(self, _let_go, self._link)
+        self._forgotten = weakref.finalize(self, self._link.let_go)
         self._forgotten.atexit = False  # the link sees to that
 
     @property
@@ -147,8 +147,7 @@ class RemoteStore(Reporter):
         self._link.when_acked(reply)
         if not reply.wait(-1 if timeout is None else max(0.0, timeout)):
             raise late(self._link, timeout)
-        reply.result()
-        return FlushResult(*self._link.counts())
+        return cast(FlushResult, reply.result())
 
     # Everybody else.
 
@@ -239,8 +238,12 @@ class RemoteStore(Reporter):
     def __enter__(self) -> RemoteStore:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            self.close()
+        except RefusedError:
+            if not isinstance(error, RefusedError):  # or it has been said
+                raise
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self._link.path, self._link.kept_bytes)
@@ -271,10 +274,7 @@ class RemoteStore(Reporter):
 
 def late(link: Link, timeout: float | None) -> Exception:
     """Return the error for who has waited in vain."""
-    trouble = link.trouble()
-    if isinstance(trouble, StoreUnreachableError):
-        return trouble
-    return StoreTimeoutError(timeout or 0, link.unacked())
+    return link.trouble() or StoreTimeoutError(timeout or 0, link.unacked())
 
 
 def last_update(link: Link, question: Ask) -> Update | None:
@@ -284,7 +284,7 @@ def last_update(link: Link, question: Ask) -> Update | None:
     What is answered at once is answered in the order asked: where the second
     question is and the first is not, nothing has changed.
     """
-    link.join(None)
+    link.join(PATIENCE_SECONDS)
     other = Link(link.path)
     try:
         other.open()
@@ -343,8 +343,3 @@ class Copies:
 
 def _restore(path: str, kept_bytes: int) -> RemoteStore:
     return RemoteStore(path, kept_bytes=kept_bytes)
-
-
-def _let_go(link: Link) -> None:
-    """Send what a store that its owner forgot still holds, in the background."""
-    link.let_go()

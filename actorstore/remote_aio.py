@@ -75,10 +75,9 @@ class AsyncRemoteStore(AsyncReporter):
         self._link.when_acked(receiver)
         try:
             async with asyncio.timeout(timeout):
-                await receiver.future
+                return cast(FlushResult, await receiver.future)
         except TimeoutError:
             raise late(self._link, timeout) from None
-        return FlushResult(*self._link.counts())
 
     async def snapshot(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> StateSnapshot:
         """Return the run as it stands between two events; costs what changed since the last time."""

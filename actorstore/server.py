@@ -33,6 +33,7 @@ from actorstore.answers import StoreStats
 from actorstore.connection import Connection
 from actorstore.errors import StoreClosedError, StoreFailedError
 from actorstore.intake import Intake
+from actorstore.logs import say
 from actorstore.mailbox import Mailbox
 from actorstore.protocol import Violation
 from actorstore.throttle import Throttle
@@ -79,7 +80,6 @@ class Server:
     def __init__(self, address: Address, intake: Intake, mailbox: Mailbox) -> None:
         self.intake = intake
         self.mailbox = mailbox
-        self._file = SocketFile(address)
         self._loop = asyncio.new_event_loop()
         self._throttle = Throttle()
         self._loop.set_exception_handler(self._log)
@@ -95,12 +95,17 @@ class Server:
         self._background = ThreadPoolExecutor(1, "StoreServer-background")  # one at a time: all hold the GIL
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="StoreServer", daemon=True)
-        started: Future[None] = Future()
-        self._started = started
-        self._thread.start()
+        self._started: Future[None] = Future()
         try:
-            started.result()
+            self._file = SocketFile(address)
         except BaseException:
+            self._loop.close()
+            raise
+        try:
+            self._thread.start()
+            self._started.result()
+        except BaseException:
+            self._loop.close()
             self._file.release()
             raise
         mailbox.watch(self._hear_of_the_end)
@@ -125,7 +130,6 @@ class Server:
                 )
             )
         except BaseException as error:
-            self._loop.close()
             self._started.set_exception(error)
             return
         self._file.listener.listen(BACKLOG)  # more than asyncio asks for
@@ -133,7 +137,7 @@ class Server:
         try:
             self._loop.run_forever()
         finally:
-            self._background.shutdown()
+            self._background.shutdown(cancel_futures=True)
             self._loop.close()
             _servers.discard(self)  # or a forked child would let go of descriptors that are others' by now
             self._file.release()
@@ -150,15 +154,15 @@ class Server:
         self._connections.add(connection)
         who = peer(transport.get_extra_info("socket"))
         if who is not None and who[1] != os.geteuid():
-            logger.warning("refused a connection of user %d, process %d", who[1], who[0])
+            say(logger.warning, "refused a connection of user %d, process %d", who[1], who[0])
             return Violation("forbidden", f"this store is user {os.geteuid()}'s alone")
-        logger.info("process %s connected (%d open)", who[0] if who else "?", self.connections)
+        say(logger.info, "process %s connected (%d open)", who[0] if who else "?", self.connections)
         return None
 
     def part(self, transport: asyncio.Transport) -> None:
         """Take note that a connection is closed, though what it said may not be handled yet."""
         self._sockets.discard(transport)
-        logger.info("a connection closed (%d open)", self.connections)
+        say(logger.info, "a connection closed (%d open)", self.connections)
 
     def leave(self, connection: Connection, account: Account) -> None:
         """Let go of a connection that is done."""
@@ -167,7 +171,7 @@ class Server:
             if connection.producer is not None and self._owners.get(connection.producer) is connection:
                 del self._owners[connection.producer]
             if account.listener is not None:
-                self.tell_actor(lambda actor: actor.release(account, connection))
+                self.tell_actor(lambda actor: actor.release(connection.producer, account, connection))
 
     def claim(self, connection: Connection) -> None:
         """Ask the actor for the account of a producer; whoever spoke for it before is superseded."""
@@ -203,15 +207,23 @@ class Server:
         with suppress(StoreClosedError):
             self.mailbox.send(what, _NOBODY)
 
-    def in_background(self, work: Callable[[], object], then: Callable[[Any], None]) -> None:
-        """Do in another thread what takes long, and go on with what it returns."""
+    def in_background(
+        self, connection: Connection, work: Callable[[], object], then: Callable[[Any], None]
+    ) -> None:
+        """Do in another thread what takes long for a connection, and go on with what it returns."""
         if self._is_closing:
             then(work())
             return
 
         def run() -> None:
-            result = work()
-            self.post(lambda: then(result))
+            try:
+                result = work()
+            except Exception as error:
+                say(logger.exception, "a connection was closed over a bug in actorstore")
+                failed = error
+                self.post(lambda: connection.refuse_service(failed))
+            else:
+                self.post(lambda: then(result))
 
         self._background.submit(run)
 
@@ -241,7 +253,7 @@ class Server:
             try:
                 self._posted.popleft()()
             except Exception:
-                logger.exception("a server went on after a bug in actorstore")
+                say(logger.exception, "a server went on after a bug in actorstore")
 
     # Room.
 
@@ -328,7 +340,7 @@ class Server:
         if more is not None:
             error = context.get("exception")
             trace = None if isinstance(error, OSError) else error
-            logger.error("%s: %s%s", context["message"], error, more, exc_info=trace)
+            say(logger.error, "%s: %s%s", context["message"], error, more, exc_info=trace)
 
     def _is_quiet(self) -> bool:
         """Whether nothing more is on its way either."""

@@ -6,6 +6,7 @@ actor is in `actorstore.intake`, how it answers in `actorstore.actor`.
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 import weakref
@@ -81,6 +82,7 @@ class Store(Reporter):
         self._mailbox = Mailbox(self._intake)
         self._server = None if listen is None else self._listen(listen)
         self._remote: RemoteStore | None = None  # the way to it, in a forked child
+        self._remote_made = threading.Lock()  # taken in forked children only
         self._forgotten = weakref.finalize(self, _close_forgotten, self._mailbox, self._intake, self._server)
 
     def _listen(self, address: Address) -> Server:
@@ -307,9 +309,10 @@ class Store(Reporter):
             raise ForkedStoreError(self._intake.owner)
         if self._intake.closed:
             raise StoreClosedError
-        if self._remote is None:
-            self._remote = RemoteStore(self._server.address)
-        return self._remote
+        with self._remote_made:
+            if self._remote is None:
+                self._remote = RemoteStore(self._server.address)
+            return self._remote
 
     def __repr__(self) -> str:
         closed = self._intake.closed or self._intake.forked

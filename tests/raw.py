@@ -253,7 +253,7 @@ def unacked(remote: RemoteStore) -> int:
 
 def counts(remote: RemoteStore) -> tuple[int, int]:
     """How many lines were accepted, and how many rejected, as far as is known."""
-    return remote._link.counts()
+    return (remote._link._ledger.accepted, remote._link._ledger.rejected)
 
 
 def is_away(remote: RemoteStore) -> bool:

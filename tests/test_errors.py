@@ -18,6 +18,7 @@ from actorstore.errors import (
     JournalRegressionError,
     ProducerConflictError,
     ProducerSupersededError,
+    QuestionRefusedError,
     RefusedError,
     SocketInUseError,
     StoreClosedError,
@@ -78,8 +79,15 @@ CASES = [
         StoreUnreachableError("/x", "nobody listens", 3),
         {"address": "/x", "reason": "nobody listens", "unacked": 3},
         "at /x: nobody listens",
-        "actorstore serve",
+        "actorstore serve --socket /x",
         ConnectionError,
+    ),
+    Case(
+        QuestionRefusedError("x", "it said no"),
+        {"code": "x", "reason": "it said no"},
+        "it said no",
+        "ask less at once",
+        ActorStoreError,
     ),
     *[
         Case(

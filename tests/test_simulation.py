@@ -311,7 +311,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.follow(run)
             for snapshot, told in self.kept:
                 assert msgspec.json.encode(snapshot) == snapshot.json() == told
-            assert in_actor(self.store, lambda actor: actor._waiting) == []
+            assert in_actor(self.store, lambda actor: actor._waiting) == {}
         finally:
             self.store.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ from tests.threads import (
     inbox,
     is_idle,
     open_questions,
+    python,
     results,
     spawn,
     wait_until,
@@ -510,3 +512,38 @@ def test_every_call_works_on_a_store_that_is_open(store: Store) -> None:
     for call in CALLS.values():
         if call is not CALLS["reset"]:
             call(store)
+
+
+INTERRUPTED = """
+import random, signal, sys, time
+from actorstore import Event, Store, StoreTimeoutError
+
+class Interrupted(BaseException): pass
+
+def interrupt(*_): raise Interrupted
+
+drawn = random.Random(int(sys.argv[1]))
+signal.signal(signal.SIGALRM, interrupt)
+with Store() as store:
+    for _ in range(400):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, drawn.uniform(0.00005, 0.0006))
+            while True:
+                store.handle_event(Event("x"))
+                for _ in range(drawn.randrange(200)): pass
+        except Interrupted:
+            pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        before = store.stats().accepted
+        store.handle_event(Event("x"))
+        end = time.monotonic() + 10
+        while store._mailbox._board.version == before:
+            assert time.monotonic() < end, "the actor sleeps on"
+"""
+"""Interrupts a producer at random moments, and looks whether the actor still wakes up for an event."""
+
+
+def test_a_producer_that_is_interrupted_leaves_nobody_asleep_for_good() -> None:
+    seed = os.environ.get("INTERRUPT_SEED", "1")
+    result = python("-c", INTERRUPTED, seed)
+    assert (result.returncode, result.stderr) == (0, ""), f"INTERRUPT_SEED={seed} repeats it"

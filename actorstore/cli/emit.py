@@ -9,6 +9,7 @@ Reading order: `run`, then the one event, then the lines.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Final
@@ -22,6 +23,7 @@ from actorstore.cli.access import add_socket, feeding, flushed, json_lines, prin
 from actorstore.cli.talk import SHOWN_COMPLAINTS, Talk
 from actorstore.errors import ActorStoreError, InvalidEventError
 from actorstore.event import Event
+from actorstore.state import RULES
 
 STANDARD_INPUT: Final = "-"
 """What stands for standard input where the type of an event would."""
@@ -72,6 +74,10 @@ def run(args: argparse.Namespace) -> int:
     talk = Talk()
     try:
         if args.type != STANDARD_INPUT:
+            if os.path.exists(args.type) or "/" in args.type:
+                cure = f"send it with: actorstore emit < {args.type}"
+                raise InvalidEventError(f"{args.type!r} is a file, and no type of event; {cure}")
+            _warn_of_misspelling(args.type, talk)
             return _send_event(args, talk)
         given = [f"--{field}" for field in FIELDS if getattr(args, field) is not None]
         if given:
@@ -98,6 +104,16 @@ def _send_event(args: argparse.Namespace, talk: Talk) -> int:
             talk.complain("rejected", reasons[-1] if reasons else "the log of the store has the reason")
             return FAILED
     return 0
+
+
+def _warn_of_misspelling(type: str, talk: Talk) -> None:
+    """Say so where a type without a rule looks like one that has one."""
+    if type not in RULES:
+        import difflib  # which nobody needs who spells well
+
+        near = difflib.get_close_matches(type, RULES, n=1, cutoff=0.8)
+        if near:
+            talk.note(f"{type!r} counts, and changes nothing; did you mean {near[0]}?")
 
 
 def _line(args: argparse.Namespace) -> bytes:

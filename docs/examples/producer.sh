@@ -10,7 +10,7 @@ events() {
   echo '{"type":"orch.completed"}'
 }
 
-heard=$({ echo '{"hello":{"protocol":1}}'; events; } | nc -N -U "$1")
+heard=$({ echo '{"hello":{"protocol":1}}'; events; } | nc -N -U "${1:?usage: sh producer.sh SOCKET}")
 case $heard in
   *'"reject"'* | *'"error"'*) echo "$heard" >&2; exit 1 ;;
   *'{"ack":{"lines":6}}') echo "6 events accepted" ;;
