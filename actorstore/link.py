@@ -69,6 +69,9 @@ WELCOME_SECONDS: Final = 5.0
 """How long a store may take to say welcome."""
 
 
+BLOCKED_MS: Final = 50
+"""How often one whose store does not read looks what was handed over; being woken for each would cost a tenth."""
+
 KEPT_REJECTS: Final = 16
 """How many rejected lines are remembered."""
 
@@ -396,14 +399,15 @@ class Link:
         self._send(connection)
         if self._is_done():
             return
-        if not self._is_full() and not self.handover.closed and not self.handover.rest():
+        can_take = not self._is_full() and not self._is_blocked
+        if can_take and not self.handover.closed and not self.handover.rest():
             return
         bell = self._bell
         assert bell is not None
         poll = select.poll()
         poll.register(connection, select.POLLIN | (select.POLLOUT if self._is_blocked else 0))
         poll.register(bell, select.POLLIN)
-        ready = dict(poll.poll())
+        ready = dict(poll.poll(BLOCKED_MS if self._is_blocked else None))
         if bell.fileno() in ready:
             bell.hear()
         if ready.get(connection.fileno(), 0) & ~select.POLLOUT:
