@@ -70,7 +70,7 @@ WELCOME_SECONDS: Final = 5.0
 
 
 BLOCKED_MS: Final = 50
-"""How often one whose store does not read looks what was handed over; being woken for each would cost a tenth."""
+"""How often one whose store does not read looks what was handed over; being woken for each costs a tenth."""
 
 KEPT_REJECTS: Final = 16
 """How many rejected lines are remembered."""
