@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from actorstore import ProducerSupersededError, RemoteStore, connect
+from actorstore import ProducerSupersededError, RemoteStore, address, connect
 from actorstore.errors import RefusedError
 from actorstore.handshake import shake_hands
 from actorstore.protocol import ClientReader
@@ -61,14 +61,8 @@ def check_service(daemon: Daemon) -> None:
 
 
 def open_socket(path: Path) -> socket.socket:
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    made.settimeout(SECONDS)
-    try:
-        made.connect(str(path))
-    except OSError:
-        made.close()
-        raise
-    return made
+    """Connect, however many others wait to be let in."""
+    return address.connect(str(path), SECONDS)
 
 
 # Garbage.
