@@ -141,9 +141,12 @@ def _serve(there: Connection, path: str, max_line_bytes: int, folder: str | None
         except (AddressError, SocketInUseError) as error:
             there.send_bytes(json.dumps([type(error).__name__, error.args]).encode())
             return
-        with store, suppress(EOFError, OSError):
-            there.send_bytes(b"null")
-            there.recv_bytes()
+        with store, suppress(EOFError, OSError, _Stopped):
+            try:
+                there.send_bytes(b"null")
+                there.recv_bytes()
+            finally:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it closes, and nothing interrupts that
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)  # the parent may be gone
 
