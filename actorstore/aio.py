@@ -17,7 +17,8 @@ from actorstore.errors import ForkedStoreError, StoreClosedError, StoreFailedErr
 from actorstore.event import Event
 from actorstore.intake import Intake
 from actorstore.loop import LoopReply
-from actorstore.mailbox import ANSWER_SECONDS, POLL_SECONDS, Mailbox
+from actorstore.mailbox import POLL_SECONDS, Mailbox
+from actorstore.reply import ANSWER_SECONDS
 from actorstore.reporting import AsyncReporter
 from actorstore.run import Draft
 from actorstore.wire import CHUNK_BYTES, chunks

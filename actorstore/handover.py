@@ -110,22 +110,24 @@ class Handover(Generic[T]):
     def _wake(self, item: T) -> None:
         with self._lock:
             if self.closed:
-                places = [place for place, other in enumerate(self.items) if other is item]
-                if not places:
+                if not self._withdraw(item):
                     return  # the taker has taken it, as its last
-                del self.items[places[-1]]
                 raise self.closed()
             if not self.asleep:
                 return
             try:
                 self._wake_taker()  # before it counts as awake: an interruption may cost a second waking
             except BaseException:
-                del self.items[self._last_place(item)]
+                self._withdraw(item)
                 raise
             self.asleep = self.idle = False
 
-    def _last_place(self, item: T) -> int:
-        return max(place for place, other in enumerate(self.items) if other is item)
+    def _withdraw(self, item: T) -> bool:
+        """Take back what was appended last, and say whether it still lay here."""
+        places = [place for place, other in enumerate(self.items) if other is item]
+        if places:
+            del self.items[places[-1]]
+        return bool(places)
 
     # The taker's side.
 

@@ -30,6 +30,12 @@ RECEIVED_BYTES: Final = 1 << 18
 def shake_hands(
     connection: socket.socket, reader: ClientReader, producer: str, path: str
 ) -> tuple[Welcome, list[FromStore]]:
+    """Say hello, and return the welcome and what came behind it.
+
+    Raises:
+        StoreUnreachableError: Nobody answers, or not now.
+        RefusedError: The store does not take this producer, or is no store.
+    """
     try:
         with suppress(BrokenPipeError, ConnectionResetError):  # it may have said why before it closed
             connection.sendall(hello(producer))
@@ -65,11 +71,13 @@ def check_owner(connection: socket.socket, path: str) -> None:
 
 
 def refused(refusal: Refusal) -> RefusedError:
+    """Return the error for a connection that is closed for good."""
     kind = ProducerSupersededError if refusal.code == "superseded" else RefusedError
     return kind(refusal.code, refusal.message)
 
 
 def answer_error(refusal: Refusal) -> ActorStoreError:
+    """Return the error for a question that has no answer."""
     match refusal.code:
         case "unknown_run":
             return UnknownRunError(refusal.run or "")

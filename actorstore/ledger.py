@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 
 from actorstore.errors import JournalRegressionError, ProducerConflictError
-from actorstore.protocol import Sendable, Welcome
+from actorstore.protocol import Sendable, Welcome, count_blank
 
 
 class Parcel:
@@ -162,7 +162,7 @@ class Ledger:
             parcel = self._sent[0] if self._sent else self._queue[0]
             if parcel.lines > lines:
                 end = _end_of_line(parcel.data, lines)
-                blank = parcel.blank and _count_blank(parcel.data[:end])
+                blank = parcel.blank and count_blank(parcel.data[:end])
                 rest = Parcel(parcel.data[end:], parcel.lines - lines, parcel.blank - blank)
             else:
                 end, blank, rest = len(parcel.data), parcel.blank, None
@@ -182,10 +182,6 @@ def _replace_first(parcels: deque[Parcel], by: Parcel | None) -> None:
     parcels.popleft()
     if by is not None:
         parcels.appendleft(by)
-
-
-def _count_blank(data: bytes) -> int:
-    return sum(not line.strip(b" \t\r") for line in data.split(b"\n")[:-1])
 
 
 def _end_of_line(data: bytes, lines: int) -> int:

@@ -68,13 +68,8 @@ LAST_DELAY: Final = 1.0
 WELCOME_SECONDS: Final = 5.0
 """How long a store may take to say welcome."""
 
-
 BLOCKED_MS: Final = 50
 """How often one whose store does not read looks what was handed over; being woken for each costs a tenth."""
-
-KEPT_REJECTS: Final = 16
-"""How many rejected lines are remembered."""
-
 
 _random: Final = random.Random()  # of its own: a program that seeds the other counts on its numbers
 
@@ -103,7 +98,6 @@ class Link:
         self._bell: Bell | None = None  # wakes the thread
         self._socket: socket.socket | None = None
         self._reader = ClientReader()
-        self.rejects: deque[Reject] = deque(maxlen=KEPT_REJECTS)  # the last few that were heard
         self._throttle = Throttle()
         self._is_blocked = False  # whether the socket takes no more for now
         self._questions: dict[int, Question] = {}
@@ -215,9 +209,7 @@ class Link:
         until = None if timeout is None else time.monotonic() + timeout
         patience = time.monotonic() + PATIENCE_SECONDS
         thread = self._thread
-        while (
-            thread is not None and thread.is_alive() and not (self.handover.closed and self._has_sent_all())
-        ):
+        while thread is not None and thread.is_alive() and not self._has_sent_all():
             now = time.monotonic()
             if self._trouble is None:
                 patience = now + PATIENCE_SECONDS
@@ -462,7 +454,6 @@ class Link:
 
     def _hear_reject(self, reject: Reject) -> None:
         self._ledger.hear_reject()
-        self.rejects.append(reject)
         more = self._throttle.lets_through()
         if more is not None:
             reason = clean(reject.reason, SHOWN_CHARS)

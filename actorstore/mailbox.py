@@ -18,9 +18,6 @@ from actorstore.run import Draft
 
 T = TypeVar("T")
 
-ANSWER_SECONDS: Final = 5.0
-"""How long a question waits for its answer, unless it is told otherwise."""
-
 POLL_SECONDS: Final = 0.5
 """How often one who waits looks whether the actor is still alive."""
 

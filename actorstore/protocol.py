@@ -385,11 +385,17 @@ def sendable(chunk: bytes) -> Sendable:
     lines = chunk.count(b"\n") if len(chunk) <= CHUNK_BYTES + 1 else 1
     if have_no_control(chunk, lines):
         return Sendable(chunk, lines, 0)
-    parts = chunk.split(b"\n")
-    blank = sum(not part.strip(b" \t\r") for part in parts[:-1])
+    blank = count_blank(chunk)
     if any(key in chunk for key in _KEYS):
-        chunk = b"\n".join([part if control(part) is None else _harmless(part) for part in parts])
+        chunk = b"\n".join(
+            [part if control(part) is None else _harmless(part) for part in chunk.split(b"\n")]
+        )
     return Sendable(chunk, lines, blank)
+
+
+def count_blank(lines: bytes) -> int:
+    """Count the lines that say nothing; the last one ends in LF too."""
+    return sum(not line.strip(BLANKS) for line in lines.split(b"\n")[:-1])
 
 
 def _harmless(line: bytes) -> bytes:

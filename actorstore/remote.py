@@ -30,7 +30,7 @@ from actorstore.handover import MAX_ITEMS
 from actorstore.link import KEPT_BYTES, Link
 from actorstore.protocol import Ask, sendable
 from actorstore.replica import snapshot_of
-from actorstore.reply import Reply
+from actorstore.reply import ANSWER_SECONDS, Reply
 from actorstore.reporting import Reporter
 from actorstore.wire import chunks
 
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from actorstore.remote_aio import AsyncRemoteStore
 
 T = TypeVar("T")
-
-ANSWER_SECONDS: Final = 5.0
-"""How long a question waits for its answer, unless it is told otherwise."""
 
 Parts = Mapping[str, msgspec.Raw]
 """An answer as it came: its parts, by name."""
@@ -145,8 +142,7 @@ class RemoteStore(Reporter):
         self._link.check_open()
         reply = Reply()
         self._link.when_acked(reply)
-        if not reply.wait(-1 if timeout is None else max(0.0, timeout)):
-            raise late(self._link, timeout)
+        self._await(reply, timeout)
         return cast(FlushResult, reply.result())
 
     # Everybody else.
@@ -264,12 +260,15 @@ class RemoteStore(Reporter):
         reply = Reply()
         number = self._link.ask(question, reply)
         try:
-            if not reply.wait(-1 if timeout is None else max(0.0, timeout)):
-                raise late(self._link, timeout)
+            self._await(reply, timeout)
         except BaseException:
             self._link.forget(number)
             raise
         return cast(Parts, reply.result())
+
+    def _await(self, reply: Reply, timeout: float | None) -> None:
+        if not reply.wait(-1 if timeout is None else max(0.0, timeout)):
+            raise late(self._link, timeout)
 
 
 def late(link: Link, timeout: float | None) -> Exception:

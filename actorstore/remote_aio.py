@@ -13,7 +13,6 @@ from actorstore.link import Link
 from actorstore.loop import LoopReply
 from actorstore.protocol import Ask, sendable
 from actorstore.remote import (
-    ANSWER_SECONDS,
     GRAPH,
     RUNS,
     SNAPSHOT,
@@ -25,6 +24,7 @@ from actorstore.remote import (
     late,
     read,
 )
+from actorstore.reply import ANSWER_SECONDS
 from actorstore.reporting import AsyncReporter
 from actorstore.wire import CHUNK_BYTES, chunks
 

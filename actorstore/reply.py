@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from typing import Final, Protocol
+
+ANSWER_SECONDS: Final = 5.0
+"""How long a question waits for its answer, unless it is told otherwise."""
 
 
 class Receiver(Protocol):

@@ -21,8 +21,9 @@ from actorstore.errors import ForkedStoreError, StoreClosedError, StoreFailedErr
 from actorstore.event import ABSENT, Event
 from actorstore.handover import MAX_ITEMS
 from actorstore.intake import Intake
-from actorstore.mailbox import ANSWER_SECONDS, Mailbox
+from actorstore.mailbox import Mailbox
 from actorstore.remote import RemoteStore
+from actorstore.reply import ANSWER_SECONDS
 from actorstore.reporting import Reporter
 from actorstore.run import Draft
 from actorstore.wire import MAX_LINE_BYTES, chunks
