@@ -30,14 +30,21 @@ class Account:
     """The account of one producer.
 
     Args:
-        listener: Who is told; nobody, where not given.
+        producer: Id of the producer; `None` for one that nobody remembers.
+        lines: How many of its lines are accounted for already.
+        accepted: Of those, events.
+        rejected: Of those, refused.
     """
 
-    __slots__ = ("accepted", "lines", "listener", "rejected", "told")
+    __slots__ = ("accepted", "lines", "listener", "producer", "rejected", "taken", "told")
 
-    def __init__(self, listener: Listener | None = None) -> None:
-        self.lines = 0  # accounted for: applied, refused, or blank
-        self.accepted = 0
-        self.rejected = 0
-        self.listener = listener
+    def __init__(
+        self, producer: str | None = None, lines: int = 0, accepted: int = 0, rejected: int = 0
+    ) -> None:
+        self.producer = producer
+        self.taken = lines  # looked at: what is accounted for, and what waits for a journal
+        self.lines = lines  # accounted for: applied, refused, or blank
+        self.accepted = accepted
+        self.rejected = rejected
+        self.listener: Listener | None = None
         self.told: list[Rejection] | None = None  # what the listener is told after this batch

@@ -18,12 +18,11 @@ import logging
 import queue
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import groupby
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
-import msgspec
 import pykka
 
 from actorstore.account import Account, Listener
@@ -37,18 +36,22 @@ from actorstore.answers import (
     StoreStats,
     Update,
 )
+from actorstore.batch import Count
+from actorstore.checkpoint import freeze
+from actorstore.entries import entries
 from actorstore.errors import (
     InvalidEventError,
     StoreClosedError,
     StoreFailedError,
 )
 from actorstore.event import Event
-from actorstore.intake import Intake, Item, Lines
+from actorstore.intake import Intake, Item
+from actorstore.keeper import Entry, Keeper
 from actorstore.reply import Receiver
 from actorstore.run import Draft, GraphParts
 from actorstore.state import State
 from actorstore.text import clean
-from actorstore.wire import SHOWN_CHARS, chunks, decode
+from actorstore.wire import SHOWN_CHARS, chunks
 
 logger = logging.getLogger("actorstore")
 
@@ -68,11 +71,22 @@ NOWHERE: Final = Cursor("")
 """The cursor of one who has seen nothing."""
 
 
+class Origin(NamedTuple):
+    """What an actor starts from."""
+
+    state: State
+    """The state."""
+    accounts: dict[str, Account]
+    """The accounts of producers, by their id."""
+
+
 class Question(NamedTuple):
     """A message: ask this of the actor, in its thread, and hand the answer to the receiver."""
 
     ask: Callable[[StoreActor], object]
     receiver: Receiver
+    in_turn: bool = False
+    """Whether it waits for its turn even where the journal cannot be written for now."""
 
 
 class Forget(NamedTuple):
@@ -98,7 +112,7 @@ class Board:
         self.last: State | None = None  # what the actor left when it stopped
         self.connected = False  # as it was then
         self.reading = threading.Lock()  # of those who read what it left
-        self.watchers: list[Callable[[type[StoreClosedError]], None]] = []  # are told when it stops
+        self.watchers: list[Callable[[StoreClosedError], None]] = []  # are told when it stops
 
     def clear(self) -> None:
         """Take the answers down: something has changed."""
@@ -112,24 +126,46 @@ class StoreActor(pykka.ThreadingActor):
     Args:
         intake: Where events are handed over; one of its own, where not given.
         board: Where snapshots are left for others; one of its own, where not given.
+        origin: What it starts from; nothing, where not given.
+        keeper: Makes events durable before they are applied; where there is none, none of them is.
+
+    An actor with a keeper answers through a `Mailbox`: its answers wait for a disk, and a proxy would not.
     """
 
     use_daemon_thread = True  # a store that nobody closed must not keep the interpreter alive
 
-    def __init__(self, intake: Intake | None = None, board: Board | None = None) -> None:
+    def __init__(
+        self,
+        intake: Intake | None = None,
+        board: Board | None = None,
+        origin: Origin | None = None,
+        keeper: Keeper | None = None,
+    ) -> None:
         super().__init__()
         self._intake = intake or Intake()
         self._intake.attach(self._wake)
-        self._state = State(secrets.token_hex(8))
+        origin = origin or Origin(State(secrets.token_hex(8)), {})
+        self._state = origin.state
+        self._opened_at = origin.state.version
         self._board = board or Board()
+        self._board.version = origin.state.version
+        self._keeper = keeper
+        self._queue: deque[Entry | Question] = (
+            deque()
+        )  # what waits until it is durable, and who asked behind it
+        self._late: list[Question] = []  # who asked while nothing more was taken in
+        self._applied = 0  # entries that were
+        self._is_working = False
+        self._has_ended = False
         self._connected = False  # what answers say: one of the next two
         self._is_said_connected = False
         self._feeding = 0  # connections of other processes that have sent events
-        self._accounts: dict[str, Account] = {}  # of producers in other processes
+        self._accounts = origin.accounts  # of producers in other processes
         self._faults = 0
         self._to_tell: list[Account] = []  # whose listeners hear what became of their lines
-        self._max_line_bytes = self._intake.max_line_bytes
         self._waiting: dict[Receiver, Question] = {}  # to be asked again after the next change
+        if keeper is not None:
+            keeper.attach(self._wake)
 
     @staticmethod
     def _create_actor_inbox() -> Any:
@@ -200,12 +236,13 @@ class StoreActor(pykka.ThreadingActor):
         intake, state = self._intake, self._state
         return StoreStats(
             state.version,
-            state.version,
+            state.version - self._opened_at,
             intake.rejected,
             state.unknown_units,
             self._faults,
             intake.pending(),
             intake.last_rejections(),
+            journal=None if self._keeper is None else self._keeper.stats(),
         )
 
     # For a server: producers of other processes.
@@ -224,15 +261,24 @@ class StoreActor(pykka.ThreadingActor):
         """Whether there is such a run."""
         return run in self._state.runs
 
-    def claim(self, producer: str | None, listener: Listener) -> Account:
+    def claim(self, producer: str | None, listener: Listener) -> Account | None:
         """Return the account of a producer, up to date, which this listener hears of from now on.
 
         Args:
             producer: Id of the producer; one without is remembered by nobody.
             listener: Who hears.
+
+        Returns:
+            The account; `None` while lines of it wait for a journal: ask again then.
         """
         self._work()
-        account = Account() if producer is None else self._accounts.setdefault(producer, Account())
+        if producer is None:
+            account = Account()
+        else:
+            account = self._accounts.get(producer) or Account(producer)
+            if account.taken != account.lines:
+                return None
+            self._accounts[producer] = account
         account.listener = listener
         return account
 
@@ -241,13 +287,15 @@ class StoreActor(pykka.ThreadingActor):
         self._work()
         if account.listener is listener:
             account.listener = None
-            if producer is not None and not account.lines:
+            if producer is not None and not account.taken:
                 self._accounts.pop(producer, None)  # it never said anything
 
     def forget_producer(self, producer: str) -> None:
         """Forget a producer that is done: all its lines are accounted for."""
         self._work()
-        self._accounts.pop(producer, None)
+        account = self._accounts.pop(producer, None)
+        if account is not None and account.taken and self._keeper is not None:
+            self._append(Entry(account, [], b"", farewell=True))
 
     def feed_begins(self) -> None:
         """Count a connection that sends events."""
@@ -315,16 +363,24 @@ class StoreActor(pykka.ThreadingActor):
         except BaseException as error:
             self._end(StoreFailedError)
             raise RuntimeError("exits are for threads of their own") from error  # pykka would stop all actors
+        failure = None if self._keeper is None else self._keeper.failure
+        if failure is not None:
+            self._end(lambda: type(failure)(*failure.args))  # one of its own for everybody who raises it
+            self.stop()
 
     def _receive(self, message: Any) -> None:
         match message:
             case Wake():
                 self._work()
-                if not self._intake.rest():
+                if self._keeper is not None and self._keeper.is_full():
+                    return  # whoever makes room wakes this
+                if not self._intake.rest(is_done=not self._queue):
                     self.actor_ref.tell(WAKE)
-            case Question():
+            case Question() if self._keeper is None:
                 self._work()
                 self._ask(message)
+            case Question():
+                self._ask_durably(message)
             case Forget():
                 self._waiting.pop(message.receiver, None)
             case _:
@@ -340,7 +396,7 @@ class StoreActor(pykka.ThreadingActor):
         self._end(StoreFailedError)
 
     def _reject(self, error: Exception) -> None:
-        self._intake.reject(Rejection(clean(str(error), SHOWN_CHARS), ""), self._intake.here)
+        self._intake.reject_event(Rejection(clean(str(error), SHOWN_CHARS), ""))
 
     def _wake(self) -> None:
         with suppress(pykka.ActorDeadError):  # whoever hands over then finds the intake closed
@@ -348,46 +404,22 @@ class StoreActor(pykka.ThreadingActor):
 
     def _work(self) -> None:
         """Apply what lies in the intake, let a producer in, and ask again what was left open."""
+        if self._keeper is not None:
+            self._work_durably(self._keeper)
+            return
         items, only_events = self._intake.take()
         if items:
-            self._handle(items, only_events)
-            if self._waiting:
-                self._ask_again()
-            if self._to_tell:
-                self._tell()
+            for entry in entries(self._intake, items, only_events=only_events):
+                self._apply(entry)
+            self._follow_up()
         self._intake.let_in()
 
-    def _handle(self, items: list[Item], only_events: bool) -> None:
-        if only_events:
-            self._apply(cast(list[Event], items), self._intake.here)
-            return
-        for is_event, group in groupby(items, key=_is_event):
-            if is_event:
-                self._apply(cast(list[Event], list(group)), self._intake.here)
-                continue
-            for item in group:
-                self._handle_lines(cast(Lines, item))
-
-    def _handle_lines(self, lines: Lines) -> None:
-        data, account, count, alike = lines
-        if isinstance(data, bytes):
-            chunk = decode(data, self._max_line_bytes, lines=count, alike=alike)
-        else:
-            chunk = data
-        rejections = [
-            msgspec.structs.replace(rejection, line=account.lines + (rejection.line or 0))
-            for rejection in chunk.rejections
-        ]
-        for rejection in rejections:
-            self._intake.reject(rejection, account)
-        self._apply(chunk.events, account)
-        account.lines += chunk.lines
-        if account.listener is not None:
-            if account.told is None:
-                account.told = rejections
-                self._to_tell.append(account)
-            else:
-                account.told += rejections
+    def _follow_up(self) -> None:
+        """Ask again what was left open, and tell who listens."""
+        if self._waiting:
+            self._ask_again()
+        if self._to_tell:
+            self._tell()
 
     def _tell(self) -> None:
         """Tell listeners what became of the lines of this batch."""
@@ -397,23 +429,117 @@ class StoreActor(pykka.ThreadingActor):
             if account.listener is not None:
                 account.listener.hear(account.lines, rejections)
 
-    def _apply(self, events: list[Event], account: Account) -> None:
-        self._state.apply(events)
+    def _apply(self, entry: Entry) -> None:
+        account = entry.account
+        self._state.apply(entry.events)
         self._board.version = self._state.version
         self._board.clear()
-        account.accepted += len(events)
+        account.accepted += len(entry.events)
+        if entry.lines:
+            account.lines += entry.lines
+            account.rejected += len(entry.rejections)
+            if account.listener is not None:
+                if account.told is None:
+                    account.told = entry.rejections
+                    self._to_tell.append(account)
+                else:
+                    account.told += entry.rejections
         if self._state.faults:
-            faults, self._state.faults = self._state.faults, []
-            self._faults += len(faults)
-            with suppress(Exception):
-                logger.error(
-                    "%d events whose rule failed are counted, and their effect may be incomplete; the first: "
-                    "%r at version %d",
-                    len(faults),
-                    faults[0].event,
-                    faults[0].version,
-                    exc_info=faults[0].error,
-                )
+            self._report_faults()
+
+    def _report_faults(self) -> None:
+        faults, self._state.faults = self._state.faults, []
+        self._faults += len(faults)
+        with suppress(Exception):
+            logger.error(
+                "%d events whose rule failed are counted, and their effect may be incomplete; the first: "
+                "%r at version %d",
+                len(faults),
+                faults[0].event,
+                faults[0].version,
+                exc_info=faults[0].error,
+            )
+
+    # With a keeper: what was taken in is applied once it is durable, and who asked behind it waits as long.
+
+    def _work_durably(self, keeper: Keeper) -> None:
+        if self._is_working:
+            return  # a question of the queue asks for what is being done
+        self._is_working = True
+        try:
+            if not keeper.is_full():
+                self._take_in(*self._intake.take())
+                self._intake.let_in()
+            self._advance(keeper)
+        finally:
+            self._is_working = False
+
+    def _take_in(self, items: list[Item], only_events: bool) -> None:
+        for entry in entries(self._intake, items, only_events=only_events):
+            self._append(entry)
+        if self._late:
+            late, self._late = self._late, []
+            self._queue += late
+
+    def _append(self, entry: Entry) -> None:
+        assert self._keeper is not None
+        self._keeper.append(entry)
+        self._queue.append(entry)
+        self._intake.waiting += len(entry.events)
+
+    def _advance(self, keeper: Keeper) -> None:
+        """Apply what is durable, and ask those whose turn has come."""
+        committed = keeper.committed
+        durable = committed.entries - self._applied
+        queue = self._queue
+        was_applied = False
+        while queue:
+            first = queue[0]
+            if isinstance(first, Question):
+                self._ask(queue.popleft())  # type: ignore[arg-type]
+                continue
+            if not durable:
+                break
+            queue.popleft()
+            self._apply(first)
+            self._intake.waiting -= len(first.events)
+            self._applied += 1
+            durable -= 1
+            was_applied = True
+        if was_applied:
+            self._follow_up()
+            if keeper.wants_checkpoint():
+                accounts = [
+                    Count(id, account.lines, account.accepted, account.rejected)
+                    for id, account in self._accounts.items()
+                ]
+                keeper.checkpoint(committed.place, freeze(self._state), accounts)
+        if keeper.trouble is not None:
+            self._ask_out_of_turn()
+
+    def _ask_durably(self, question: Question) -> None:
+        """Ask after all that was handed over before; out of turn where that takes nobody knows how long."""
+        self._work()
+        if self._intake.items:
+            self._late.append(question)
+        else:
+            self._queue.append(question)
+        self._work()
+
+    def _ask_out_of_turn(self) -> None:
+        """Answer who only wants to know from what is durable, while nothing can become so."""
+        queue, self._queue = self._queue, deque()
+        late, self._late = self._late, []
+        for thing in queue:
+            if isinstance(thing, Question) and not thing.in_turn:
+                self._ask(thing)
+            else:
+                self._queue.append(thing)
+        for question in late:
+            if question.in_turn:
+                self._late.append(question)
+            else:
+                self._ask(question)
 
     def _ask(self, question: Question) -> None:
         try:
@@ -431,20 +557,35 @@ class StoreActor(pykka.ThreadingActor):
         for question in waiting.values():
             self._ask(question)
 
-    def _end(self, error: type[StoreClosedError]) -> None:
+    def _end(self, error: Callable[[], StoreClosedError]) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        is_orderly = error is StoreClosedError  # one that has failed promises nothing more
         try:
-            self._handle(*self._intake.close(error))
+            last = self._intake.close(error)
+            if self._keeper is None:
+                for entry in entries(self._intake, last[0], only_events=last[1]):
+                    self._apply(entry)
+            elif is_orderly:
+                self._take_in(*last)
+                self._keeper.finish()
+                self._advance(self._keeper)
+                failure = self._keeper.failure
+                if failure is not None:
+                    is_orderly, error = False, lambda: type(failure)(*failure.args)
+                    self._intake.closed = error
+            else:
+                self._keeper.abandon()
             self._ask_again()
-            if error is StoreClosedError:  # one that has failed promises nothing more
+            if is_orderly:
                 self._tell()
         finally:
             self._board.last, self._board.connected = self._state, self._connected
-            for receiver in self._waiting:
+            left = [thing for thing in (*self._queue, *self._late) if isinstance(thing, Question)]
+            for receiver in (*self._waiting, *[question.receiver for question in left]):
                 receiver.fail(error())
             self._waiting = {}
+            self._queue.clear()
             for hear in self._board.watchers:
-                hear(error)
-
-
-def _is_event(item: Item) -> bool:
-    return type(item) is Event
+                hear(error())

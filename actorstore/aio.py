@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from actorstore.actor import NOWHERE, Standing, StoreActor
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
-from actorstore.errors import ForkedStoreError, StoreClosedError, StoreFailedError, StoreTimeoutError
+from actorstore.errors import ForkedStoreError, StoreClosedError, StoreFailedError
 from actorstore.event import Event
 from actorstore.intake import Intake
 from actorstore.loop import LoopReply
@@ -24,6 +24,7 @@ from actorstore.run import Draft
 from actorstore.wire import CHUNK_BYTES, chunks
 
 if TYPE_CHECKING:
+    from actorstore.past import Past
     from actorstore.remote_aio import AsyncRemoteStore
 
 P = ParamSpec("P")
@@ -58,11 +59,13 @@ class AsyncStore(AsyncReporter):
         mailbox: Mailbox,
         close: Callable[[float | None], None],
         elsewhere: Callable[[], AsyncRemoteStore],
+        look_back: Callable[[], Past],
     ) -> None:
         self._intake = intake
         self._mailbox = mailbox
         self._close = close
         self._elsewhere = elsewhere  # the way to the store, from a forked child
+        self._look_back = look_back
 
     @_also_elsewhere
     async def handle_event(self, event: Event) -> None:
@@ -85,11 +88,15 @@ class AsyncStore(AsyncReporter):
     @_also_elsewhere
     async def flush(self, timeout: float | None = None) -> FlushResult:
         """Wait until all that was handed over is applied, and say what became of it."""
-        return await self._ask(lambda actor: actor.flush(), timeout)
+        return await self._ask(lambda actor: actor.flush(), timeout, in_turn=True)
 
     @_also_elsewhere
-    async def snapshot(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> StateSnapshot:
-        """Return the run as it stands between two events."""
+    async def snapshot(
+        self, run: str | None = None, *, at: int | None = None, timeout: float = ANSWER_SECONDS
+    ) -> StateSnapshot:
+        """Return the run as it stands between two events, or as it stood at a version."""
+        if at is not None:
+            return await asyncio.to_thread(self._look_back().snapshot, run, at, timeout)
         kept = self._mailbox.kept(run)
         if kept is not None:
             return kept
@@ -168,10 +175,12 @@ class AsyncStore(AsyncReporter):
             finally:
                 self._intake.leave_queue(receiver)
 
-    async def _ask(self, question: Callable[[StoreActor], T], timeout: float | None) -> T:
+    async def _ask(
+        self, question: Callable[[StoreActor], T], timeout: float | None, *, in_turn: bool = False
+    ) -> T:
         self._intake.check_open()
         receiver = LoopReply()
-        self._mailbox.send(question, receiver)
+        self._mailbox.send(question, receiver, in_turn=in_turn)
         try:
             async with asyncio.timeout(timeout):
                 while not receiver.future.done():
@@ -182,7 +191,7 @@ class AsyncStore(AsyncReporter):
                             raise self._mailbox.closed_error()
                 return cast(T, receiver.future.result())
         except TimeoutError:
-            raise StoreTimeoutError(timeout or 0, self._intake.pending()) from None
+            raise self._mailbox.timeout_error(timeout) from None
         finally:
             if not receiver.future.done():
                 self._mailbox.forget(receiver)

@@ -292,15 +292,32 @@ class Rejection(Answer, frozen=True):
     """Its place among all lines given to `handle_lines`, counted from 1; absent for an event."""
 
 
+class JournalStats(Answer, frozen=True):
+    """How the journal of a store is doing."""
+
+    path: str
+    """The file."""
+    durability: str
+    """What a loss of power may lose: `lose-nothing`, `lose-a-second` or `lose-unwritten`."""
+    oldest: int
+    """The oldest version that can be asked for."""
+    batches: int
+    """Transactions written since the store was opened; each is one sync, where every ack is on disk."""
+    bytes: int
+    """Size of the file and its WAL."""
+    trouble: str | None = None
+    """Why nothing can be written just now, so that nothing is acked; absent where all is well."""
+
+
 class StoreStats(Answer, frozen=True):
     """How a store is doing."""
 
     version: int
     """How many events the store has accepted, whoever sent them."""
     accepted: int
-    """Events accepted since this store was made."""
+    """Events accepted since this store was opened."""
     rejected: int
-    """Lines and events refused since this store was made."""
+    """Lines and events refused since this store was opened."""
     unknown_units: int
     """Accepted events that named a unit which the run did not have, and so changed nothing."""
     faults: int
@@ -311,6 +328,8 @@ class StoreStats(Answer, frozen=True):
     """The last few rejections, oldest first."""
     connections: int | None = None
     """Connections of other processes that are open; absent where the store does not listen."""
+    journal: JournalStats | None = None
+    """The journal; absent where the store has none."""
 
     def __repr__(self) -> str:
         return (

@@ -26,8 +26,10 @@ class StateStore(Protocol):
     def unit(self, id: str, *, run: str = "") -> AbstractContextManager[None]:
         """Report a unit around a block."""
 
-    def snapshot(self, run: str | None = None, *, timeout: float = 5.0) -> StateSnapshot:
-        """Return the run as it stands between two events."""
+    def snapshot(
+        self, run: str | None = None, *, at: int | None = None, timeout: float = 5.0
+    ) -> StateSnapshot:
+        """Return the run as it stands between two events, or as it stood at a version."""
 
     def graph(self, run: str | None = None, *, timeout: float = 5.0) -> GraphData | None:
         """Return the dependency graph of the run."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from actorstore.account import Account
 from actorstore.answers import Rejection, StoreStats, Update
-from actorstore.errors import ActorStoreError
+from actorstore.errors import ActorStoreError, NoJournalError
 from actorstore.intake import Lines as HandedOver
 from actorstore.logs import say
 from actorstore.protocol import (
@@ -278,13 +278,27 @@ class Connection(asyncio.Protocol):
             self._write(refusal(ask.id, Refusal("too_many_questions", text)))
         elif (kept := self._kept(ask)) is not None:
             self._write(answer(ask.id, KINDS["snapshot"].encode(kept)))
+        elif ask.at is not None:
+            self._look_back(ask)
         else:
             self._questions[ask.id] = asked = Asked(self, self._server, ask)
             self._server.mailbox.send(asked.ask, asked)
 
+    def _look_back(self, ask: Ask) -> None:
+        past = self._server.past
+        if ask.what != "snapshot":
+            self._write(
+                refusal(ask.id, Refusal("unknown_question", f"{ask.what}: only a snapshot has an `at`"))
+            )
+        elif past is None:
+            self._write(refusal(ask.id, refused(NoJournalError())))
+        else:
+            self._questions[ask.id] = asked = Asked(self, self._server, ask)
+            self._server.look_back(asked, past)
+
     def _kept(self, ask: Ask) -> Update | None:
         """Return the answer that still holds from the last time, where it is known without the actor."""
-        if ask.what != "snapshot" or not ask.since:
+        if ask.what != "snapshot" or not ask.since or ask.at is not None:
             return None
         if any(asked.question.what == "connected" for asked in self._questions.values()):
             return None

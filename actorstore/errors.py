@@ -9,10 +9,16 @@
     ├── ForkedStoreError       used in a forked child
     ├── AddressError           no socket can be there      (also an OSError)
     ├── SocketInUseError       another store listens there (also an OSError)
+    ├── JournalError           the journal cannot be opened (also an OSError)
+    │   ├── JournalInUseError    another process has it open
+    │   └── JournalDamagedError  it does not hold what was written
+    ├── VersionGoneError       that version is cut off, or has not come (also a LookupError)
+    ├── NoJournalError         nobody keeps the past
     ├── QuestionRefusedError   a store elsewhere does not answer this
     ├── StoreUnreachableError  nobody listens there        (also a ConnectionError)
     └── StoreClosedError       closed; nothing more is taken
         ├── StoreFailedError   the actor died; nothing more is taken
+        │   └── JournalFailedError  the disk did; nothing more is acked
         └── RefusedError       the other process takes nothing more from this one
             ├── ProducerSupersededError  somebody else goes on under this id
             ├── ProducerConflictError    somebody else has used this id
@@ -83,17 +89,20 @@ class StoreTimeoutError(ActorStoreError, TimeoutError):
     Attributes:
         waited: Seconds that the caller was ready to wait.
         pending: Events handed over and not yet applied when the caller gave up.
+        trouble: Why the journal cannot be written just now, where that is so.
     """
 
-    def __init__(self, waited: float, pending: int) -> None:
-        super().__init__(waited, pending)
+    def __init__(self, waited: float, pending: int, trouble: str | None = None) -> None:
+        super().__init__(waited, pending, trouble)
         self.waited = waited
         self.pending = pending
+        self.trouble = trouble
 
     def __str__(self) -> str:
+        why = f" The journal cannot be written: {self.trouble}." if self.trouble else ""
         return (
-            f"no answer within {self.waited:g} s; {self.pending} events are handed over and not yet applied. "
-            "Nothing is lost: ask again, or allow more time"
+            f"no answer within {self.waited:g} s; {self.pending} events are handed over and not yet applied."
+            f"{why} Nothing is lost: ask again, or allow more time"
         )
 
 
@@ -140,6 +149,109 @@ class StoreFailedError(StoreClosedError):
         return (
             "the store's actor has died and takes nothing more; the log of 'pykka' holds the reason. "
             "Make a new Store"
+        )
+
+
+class JournalFailedError(StoreFailedError):
+    """Raised by every call after the journal failed for good; what was acked before is on disk.
+
+    What was not acked may be there or not. The next start finds out, by replay.
+
+    Attributes:
+        path: The journal.
+        reason: What the system said.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"the journal {self.path} failed: {self.reason}. Nothing was acked since; look after the disk, "
+            "and start the store again: it recovers from what is there"
+        )
+
+
+class JournalError(ActorStoreError, OSError):
+    """Raised when a journal cannot be opened; the file is as it was.
+
+    Attributes:
+        path: The journal.
+        reason: What is wrong, and the cure.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the journal {self.path} cannot be opened: {self.reason}"
+
+
+class JournalInUseError(JournalError):
+    """Raised when another process has the journal open; it is left alone.
+
+    Attributes:
+        path: The journal.
+        owner: Process id of the one that has it open; 0 where it is not known.
+    """
+
+    def __init__(self, path: str, owner: int = 0) -> None:
+        who = f"process {owner}" if owner else "another process"
+        super().__init__(path, f"{who} has it open; ask its store, stop it, or name another file")
+        self.args = path, owner
+        self.owner = owner
+
+
+class JournalDamagedError(JournalError):
+    """Raised when a journal does not hold what was written into it; nothing from there on was applied.
+
+    Attributes:
+        path: The journal.
+        place: Where the damage begins, naming the batch.
+        cure: What to do.
+    """
+
+    def __init__(self, path: str, place: str, cure: str = "") -> None:
+        self.place = place
+        self.cure = cure or (
+            f"restore it from a backup, or save what is whole with `actorstore journal export {path}` and "
+            "replay that into a new journal"
+        )
+        super().__init__(path, f"damaged: {place}. Nothing from there on is applied; {self.cure}")
+        self.args = path, place, cure
+
+
+class VersionGoneError(ActorStoreError, LookupError):
+    """Raised when a past version is asked for that the journal does not hold.
+
+    Attributes:
+        at: The version that was asked for.
+        oldest: The oldest version that it holds.
+        newest: The newest one.
+    """
+
+    def __init__(self, at: int, oldest: int, newest: int) -> None:
+        super().__init__(at, oldest, newest)
+        self.at = at
+        self.oldest = oldest
+        self.newest = newest
+
+    def __str__(self) -> str:
+        why = "has not come yet" if self.at > self.newest else "was cut off when the journal was compacted"
+        return f"version {self.at} {why}; ask for one of {self.oldest} to {self.newest}"
+
+
+class NoJournalError(ActorStoreError, LookupError):
+    """Raised when the past is asked of a store that keeps none."""
+
+    def __str__(self) -> str:
+        return (
+            "this store has no journal, so it knows the present only; make it with Store(journal=FILE), or "
+            "start it with: actorstore serve --journal FILE"
         )
 
 

@@ -156,19 +156,23 @@ class Handover(Generic[T]):
             if receiver is None or receiver.set(None):
                 return
 
-    def rest(self) -> bool:
+    def rest(self, *, is_done: bool = True) -> bool:
         """Say that the taker goes to sleep; `False` where something has come in meanwhile.
 
         Whoever appends after `asleep` was set wakes the taker; whoever did before
         is found in the list. Only where nobody did, all is dealt with.
+
+        Args:
+            is_done: Whether the taker has dealt with all that it took.
         """
         self.asleep = True
         with self._lock:
             if not self.asleep:
                 return True  # and a message is on its way
-            self.idle = not self.items
-            self.asleep = self.idle or self.closed is not None
-            return self.idle
+            is_empty = not self.items
+            self.idle = is_empty and is_done
+            self.asleep = is_empty or self.closed is not None
+            return is_empty
 
     def refuse(self, error: Callable[[], StoreClosedError]) -> None:
         """Have nothing more handed over, from now on; what lies here is still to be taken."""

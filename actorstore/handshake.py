@@ -11,16 +11,20 @@ from actorstore.address import peer
 from actorstore.errors import (
     ActorStoreError,
     AddressError,
+    JournalDamagedError,
+    JournalFailedError,
+    NoJournalError,
     ProducerSupersededError,
     QuestionRefusedError,
     RefusedError,
     StoreFailedError,
     StoreUnreachableError,
     UnknownRunError,
+    VersionGoneError,
 )
 from actorstore.protocol import ClientReader, FromStore, Refusal, Welcome, hello
 
-RETRIED: Final = ("closed", "failed", "internal")
+RETRIED: Final = ("closed", "failed", "internal", "journal_failed")
 """Why a store closes a connection that may be made again."""
 
 RECEIVED_BYTES: Final = 1 << 18
@@ -83,5 +87,13 @@ def answer_error(refusal: Refusal) -> ActorStoreError:
             return UnknownRunError(refusal.run or "")
         case "failed":
             return StoreFailedError()
+        case "journal_failed":
+            return JournalFailedError(refusal.journal or "", refusal.message)
+        case "journal_damaged":
+            return JournalDamagedError(refusal.journal or "", refusal.message)
+        case "no_journal":
+            return NoJournalError()
+        case "version_gone" if refusal.versions:
+            return VersionGoneError(*refusal.versions)
         case _:
             return QuestionRefusedError(refusal.code, refusal.message)

@@ -16,6 +16,8 @@ from collections import deque
 from contextlib import suppress
 from typing import Final, NamedTuple, TypeAlias
 
+import msgspec
+
 from actorstore.account import Account
 from actorstore.answers import Rejection
 from actorstore.errors import (
@@ -58,11 +60,14 @@ class Intake(Handover[Item]):
 
     Args:
         max_line_bytes: Longest line, or payload and error of an event, that is taken.
+        keeps_lines: Whether events are needed as the lines that they would be, too.
     """
 
-    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES, *, keeps_lines: bool = False) -> None:
         super().__init__()
         self.max_line_bytes = max_line_bytes
+        self.keeps_lines = keeps_lines
+        self.waiting = 0  # events that are taken, and wait for a journal
         self.here = Account()  # of all callers in this process
         self.rejected = 0
         self._rejections: deque[Rejection] = deque(maxlen=KEPT_REJECTIONS)
@@ -92,9 +97,12 @@ class Intake(Handover[Item]):
                     f"payload and error have {size} bytes; at most {self.max_line_bytes} are taken"
                 )
         except InvalidEventError as error:
-            reason = Rejection(clean(error.reason, SHOWN_CHARS), clean(repr(event), SHOWN_CHARS))
-            self.reject(reason, self.here)
+            self.reject_event(Rejection(clean(error.reason, SHOWN_CHARS), clean(repr(event), SHOWN_CHARS)))
             return False
+        if self.keeps_lines and ready is not event:
+            line = msgspec.json.encode(event) + b"\n"  # as the rule's own types would not write it
+            chunk = Chunk([ready], [], 0, line)
+            return self.append(Lines(chunk, self.here), len(line), is_event=False)
         return self.append(ready, size, is_event=True)
 
     def put_chunk(self, chunk: bytes) -> bool:
@@ -125,11 +133,16 @@ class Intake(Handover[Item]):
         self.check_thread()
         super().wait_for_room()
 
-    def reject(self, rejection: Rejection, account: Account) -> None:
+    def reject_event(self, rejection: Rejection) -> None:
+        """Refuse an event of a caller in this process."""
+        with self._lock:
+            self.here.rejected += 1
+        self.reject(rejection)
+
+    def reject(self, rejection: Rejection) -> None:
         """Count a rejection, keep it for `stats()`, and log it, at most one a second."""
         with self._lock:
             self.rejected += 1
-            account.rejected += 1
             self._rejections.append(rejection)
             more = self._throttle.lets_through()
             if more is None:
@@ -155,8 +168,8 @@ class Intake(Handover[Item]):
             raise ActorThreadError
 
     def pending(self) -> int:
-        """Count the events that lie here; a line counts as one before it is looked at."""
-        return sum(map(_events_in, self.items.copy()))
+        """Count the events that are not applied yet; a line counts as one before it is looked at."""
+        return self.waiting + sum(map(_events_in, self.items.copy()))
 
     def _wake(self, item: Item) -> None:
         if self.forked:

@@ -9,10 +9,11 @@ from typing import Final, TypeVar, cast
 
 import pykka
 
-from actorstore.actor import Board, Forget, Question, Standing, StoreActor
+from actorstore.actor import Board, Forget, Origin, Question, Standing, StoreActor
 from actorstore.answers import StateSnapshot, Update
 from actorstore.errors import StoreClosedError, StoreTimeoutError
 from actorstore.intake import Intake
+from actorstore.keeper import Keeper
 from actorstore.reply import Receiver, Reply
 from actorstore.run import Draft
 
@@ -27,19 +28,23 @@ class Mailbox:
 
     Args:
         intake: Where the actor takes its events from.
+        origin: What the actor starts from.
+        keeper: Makes its events durable.
     """
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, origin: Origin | None = None, keeper: Keeper | None = None) -> None:
         self._intake = intake
+        self._keeper = keeper
         self._board = Board()
-        self._ref = StoreActor.start(intake, self._board)
+        self._ref = StoreActor.start(intake, self._board, origin, keeper)
 
-    def ask(self, question: Callable[[StoreActor], T], timeout: float | None) -> T:
+    def ask(self, question: Callable[[StoreActor], T], timeout: float | None, *, in_turn: bool = False) -> T:
         """Ask the actor, and wait for the answer.
 
         Args:
             question: Called with the actor, in its thread; may return `LATER`.
             timeout: Seconds to wait; `None` waits until the store is closed.
+            in_turn: Whether it waits for its turn even where the journal cannot be written for now.
 
         Raises:
             StoreTimeoutError: The answer did not come in time.
@@ -48,7 +53,7 @@ class Mailbox:
         self._intake.check_open()
         self._intake.check_thread()
         reply = Reply()
-        self.send(question, reply)
+        self.send(question, reply, in_turn=in_turn)
         try:
             self._await(reply, timeout)
         except BaseException:
@@ -62,7 +67,12 @@ class Mailbox:
             if self.has_ended() and not reply.wait(0):
                 raise self.closed_error()
             if until is not None and time.monotonic() >= until:
-                raise StoreTimeoutError(timeout or 0, self._intake.pending())
+                raise self.timeout_error(timeout)
+
+    def timeout_error(self, timeout: float | None) -> StoreTimeoutError:
+        """Return the error of one who has waited so long."""
+        trouble = None if self._keeper is None else self._keeper.trouble
+        return StoreTimeoutError(timeout or 0, self._intake.pending(), trouble)
 
     def kept(self, run: str | None) -> StateSnapshot | None:
         """Return the last snapshot of a run where it still holds, without waking the actor.
@@ -106,18 +116,20 @@ class Mailbox:
                 return None
             return board.last.update(seen.run, seen.cursor, board.connected)
 
-    def send(self, question: Callable[[StoreActor], object], receiver: Receiver) -> None:
+    def send(
+        self, question: Callable[[StoreActor], object], receiver: Receiver, *, in_turn: bool = False
+    ) -> None:
         """Ask the actor, and have the answer sent to the receiver.
 
         Raises:
             StoreClosedError: The actor takes no questions any more.
         """
         try:
-            self._ref.tell(Question(question, receiver))
+            self._ref.tell(Question(question, receiver, in_turn))
         except pykka.ActorDeadError:
             raise self.closed_error() from None
 
-    def watch(self, hear: Callable[[type[StoreClosedError]], None]) -> None:
+    def watch(self, hear: Callable[[StoreClosedError], None]) -> None:
         """Have somebody told, in the actor's thread, when it ends: what its callers hear from then on."""
         self._board.watchers.append(hear)
 
@@ -153,7 +165,7 @@ class Mailbox:
         until = None if timeout is None else time.monotonic() + timeout
         self.stop()
         if not self._wait_for_end(until):
-            raise StoreTimeoutError(timeout or 0, self._intake.pending())
+            raise self.timeout_error(timeout)
 
     def _wait_for_end(self, until: float | None = None) -> bool:
         """Wait until the actor's thread has ended, or it is so late."""

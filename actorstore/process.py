@@ -13,10 +13,18 @@ import weakref
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Final
+from typing import Any, Final
 
 from actorstore.address import Address
-from actorstore.errors import ActorStoreError, AddressError, SocketInUseError
+from actorstore.errors import (
+    ActorStoreError,
+    AddressError,
+    JournalDamagedError,
+    JournalError,
+    JournalFailedError,
+    JournalInUseError,
+    SocketInUseError,
+)
 from actorstore.remote import RemoteStore, connect
 from actorstore.wire import MAX_LINE_BYTES
 
@@ -26,7 +34,18 @@ START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 5.0
 """How long the child may take to stop before it is killed."""
 
-_ERRORS: Final = {error.__name__: error for error in (AddressError, SocketInUseError)}
+_ERRORS: Final = {
+    error.__name__: error
+    for error in (
+        AddressError,
+        SocketInUseError,
+        JournalError,
+        JournalInUseError,
+        JournalDamagedError,
+        JournalFailedError,
+        ValueError,
+    )
+}
 
 
 class StoreProcess:
@@ -38,23 +57,39 @@ class StoreProcess:
 
     Args:
         listen: Path of the store's socket; one that only this user finds, where not given.
+        journal: Path of a file that keeps every accepted event.
+        durability: What a loss of power may lose, as for `Store`.
         max_line_bytes: Longest line that is taken, in bytes.
 
     Raises:
         SocketInUseError: Another store listens there.
         AddressError: Nothing can listen there.
+        JournalError: The journal cannot be opened.
         ActorStoreError: The child did not start.
 
     Attributes:
         remote: The `RemoteStore` that leads to it.
     """
 
-    def __init__(self, *, listen: Address | None = None, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        listen: Address | None = None,
+        journal: Address | None = None,
+        durability: str = "lose-nothing",
+        max_line_bytes: int = MAX_LINE_BYTES,
+    ) -> None:
         folder = None if listen is not None else tempfile.mkdtemp(prefix="actorstore-")
         path = os.path.abspath(os.fspath(listen)) if listen is not None else f"{folder}/store.sock"
         spawn = multiprocessing.get_context("spawn")
         here, there = spawn.Pipe()
-        process = spawn.Process(target=_serve, args=(there, path, max_line_bytes, folder), daemon=True)
+        options = {
+            "listen": path,
+            "journal": None if journal is None else os.path.abspath(os.fspath(journal)),
+            "durability": durability,
+            "max_line_bytes": max_line_bytes,
+        }
+        process = spawn.Process(target=_serve, args=(there, options, folder), daemon=True)
         self._process, self._here = process, here
         self._end = weakref.finalize(self, _end, process, here, folder, os.getpid())
         _alive.add(self)
@@ -129,7 +164,7 @@ def _end(process: BaseProcess, here: Connection, folder: str | None, owner: int)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _serve(there: Connection, path: str, max_line_bytes: int, folder: str | None) -> None:
+def _serve(there: Connection, options: dict[str, Any], folder: str | None) -> None:
     """Be the child: listen until the parent lets go of its end."""
     from actorstore.store import Store
 
@@ -137,8 +172,8 @@ def _serve(there: Connection, path: str, max_line_bytes: int, folder: str | None
     signal.signal(signal.SIGTERM, _stop)
     with suppress(_Stopped):
         try:
-            store = Store(listen=path, max_line_bytes=max_line_bytes)
-        except (AddressError, SocketInUseError) as error:
+            store = Store(**options)
+        except tuple(_ERRORS.values()) as error:
             there.send_bytes(json.dumps([type(error).__name__, error.args]).encode())
             return
         with store, suppress(EOFError, OSError, _Stopped):

@@ -79,6 +79,7 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     run: str | None = None
     since: str | None = None
     connected: bool | None = None
+    at: int | None = None
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -124,11 +125,15 @@ class Answer(NamedTuple):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Why a question, or the whole connection, was refused."""
+    """Why a question, or the whole connection, was refused; what it is about, where it is about something."""
 
     code: str
     message: str = ""
     run: str | None = None
+    versions: tuple[int, int, int] | None = None
+    """The one asked for, the oldest and the newest there are."""
+    journal: str | None = None
+    """Path of a journal."""
 
 
 FromStore: TypeAlias = Welcome | Ack | Reject | Answer | Refusal

@@ -12,7 +12,15 @@ import msgspec
 
 from actorstore.actor import LATER, NOWHERE, Standing, StoreActor
 from actorstore.answers import Cursor, StateSnapshot, Update
-from actorstore.errors import StoreClosedError, StoreFailedError, UnknownRunError
+from actorstore.errors import (
+    JournalDamagedError,
+    JournalFailedError,
+    NoJournalError,
+    StoreClosedError,
+    StoreFailedError,
+    UnknownRunError,
+    VersionGoneError,
+)
 from actorstore.protocol import Ask, Refusal, answer
 from actorstore.run import Draft, GraphParts
 
@@ -48,6 +56,8 @@ def _next(actor: StoreActor, ask: Ask) -> object:
 def _copy(answer: object) -> dict[str, bytes]:
     if isinstance(answer, Update):
         return {"update": answer.json()}
+    if isinstance(answer, StateSnapshot):  # of the past, which has no cursor
+        return {"snapshot": answer.json()}
     snapshot, cursor = cast(tuple[StateSnapshot, Cursor], answer)
     return {"cursor": msgspec.json.encode(cursor), "snapshot": snapshot.json()}
 
@@ -92,6 +102,14 @@ def refused(error: BaseException) -> Refusal:
     match error:
         case UnknownRunError():
             return Refusal("unknown_run", str(error), error.run)
+        case VersionGoneError():
+            return Refusal("version_gone", str(error), versions=error.args)
+        case NoJournalError():
+            return Refusal("no_journal", str(error))
+        case JournalDamagedError():
+            return Refusal("journal_damaged", error.place, journal=error.path)
+        case JournalFailedError():
+            return Refusal("journal_failed", error.reason, journal=error.path)
         case StoreFailedError():
             return Refusal("failed", str(error))
         case StoreClosedError():

@@ -147,18 +147,25 @@ class RemoteStore(Reporter):
 
     # Everybody else.
 
-    def snapshot(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> StateSnapshot:
+    def snapshot(
+        self, run: str | None = None, *, at: int | None = None, timeout: float = ANSWER_SECONDS
+    ) -> StateSnapshot:
         """Return the run as it stands between two events; costs what changed since the last time.
 
         Args:
             run: Id of the run; `None` for the one that started last.
+            at: A version of the past, folded from the store's journal; its `connected` is false.
             timeout: Seconds to wait for the answer.
 
         Raises:
             UnknownRunError: No `orch.*` event has created the run.
             StoreTimeoutError: The store was too busy; asking again is safe.
             StoreUnreachableError: Nobody answers there.
+            VersionGoneError: The journal does not hold that version.
+            NoJournalError: A version was asked for, and the store has no journal.
         """
+        if at is not None:
+            return read(self._ask(Ask(0, "snapshot", run, at=at), timeout), "snapshot", SNAPSHOT)
         copy = self._copies.get(run)
         parts = self._ask(Ask(0, "snapshot", run, copy.cursor if copy else None), timeout)
         return self._copies.take(run, copy, parts)

@@ -79,8 +79,13 @@ class AsyncRemoteStore(AsyncReporter):
         except TimeoutError:
             raise late(self._link, timeout) from None
 
-    async def snapshot(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> StateSnapshot:
+    async def snapshot(
+        self, run: str | None = None, *, at: int | None = None, timeout: float = ANSWER_SECONDS
+    ) -> StateSnapshot:
         """Return the run as it stands between two events; costs what changed since the last time."""
+        if at is not None:
+            parts = await self._ask(Ask(0, "snapshot", run, at=at), timeout)
+            return await asyncio.to_thread(read, parts, "snapshot", SNAPSHOT)
         copy = self._copies.get(run)
         parts = await self._ask(Ask(0, "snapshot", run, copy.cursor if copy else None), timeout)
         if _size(parts) > CHUNK_BYTES:

@@ -65,6 +65,17 @@ class Unit:
         self.finished_at: datetime | None = None
         self.seen = False  # whether its public face, where it has one, is up to date
 
+    @classmethod
+    def of(cls, face: UnitState, place: int) -> Unit:
+        """Return the record of a unit that others have seen like this."""
+        unit = cls(face.id, place, face.status, face.current_task, face.total_tasks)
+        unit.attempts = face.attempts
+        unit.error = face.error
+        unit.started_at = face.started_at
+        unit.finished_at = face.finished_at
+        unit.seen = True
+        return unit
+
     def face(self) -> UnitState:
         """Return the unit as others see it."""
         self.seen = True
@@ -197,6 +208,32 @@ class Run:
         self._index = UnitIndex()
         self._added.append((id, new))
 
+    # Checkpoints.
+
+    @property
+    def graph_changed(self) -> int:
+        """The version of the last change to the graph."""
+        return self._graph_changed
+
+    def faces(self, version: int) -> tuple[UnitState, ...]:
+        """Return the units as others see them, in graph order."""
+        self._bring_up_to_date(version)
+        if self._tuple is None:
+            self._tuple = tuple(self._faces or ())
+        return self._tuple
+
+    def restore(
+        self, faces: list[UnitState], graph: GraphParts | None, graph_changed: int, version: int
+    ) -> None:
+        """Take units and graph as they were at a version; cursors from before it do not fit any more."""
+        self._faces = faces
+        self.units = {face.id: Unit.of(face, place) for place, face in enumerate(faces)}
+        for face in faces:
+            self._counts[face.status] += 1
+        self._graph = graph
+        self._graph_changed = graph_changed
+        self._first_seen = version
+
     # What others see.
 
     def snapshot(self, version: int, connected: bool) -> StateSnapshot:
@@ -204,9 +241,7 @@ class Run:
         kept = self._snapshot
         if kept is not None and kept.version == version and kept.connected == connected:
             return kept
-        self._bring_up_to_date(version)
-        if self._tuple is None:
-            self._tuple = tuple(self._faces or ())
+        units = self.faces(version)
         shared = kept.__dict__["shared"] if kept and kept.version == version else Shared(self._index)
         self._snapshot = StateSnapshot(
             connected,
@@ -214,7 +249,7 @@ class Run:
             version,
             self.status,
             self.parallelism,
-            self._tuple,
+            units,
             self._summary(),
             self.started_at,
             self.finished_at,

@@ -22,12 +22,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from actorstore.account import Account
-from actorstore.actor import StoreActor
+from actorstore.actor import LATER, StoreActor
 from actorstore.address import BACKLOG, Address, SocketFile, peer
 from actorstore.answers import StoreStats
 from actorstore.connection import Connection
@@ -36,7 +36,11 @@ from actorstore.intake import Intake
 from actorstore.logs import say
 from actorstore.mailbox import Mailbox
 from actorstore.protocol import Violation
+from actorstore.questions import Asked
 from actorstore.throttle import Throttle
+
+if TYPE_CHECKING:
+    from actorstore.past import Past
 
 ACCEPTED_AT_ONCE: Final = 16
 """How many connections are accepted in one go, and tried to be where no descriptors are left."""
@@ -71,15 +75,17 @@ class Server:
         address: Path of the socket.
         intake: Where lines are handed over.
         mailbox: Where questions go.
+        past: Where questions about the past go, where the store has a journal.
 
     Raises:
         SocketInUseError: Another store listens there.
         AddressError: Nothing can listen there.
     """
 
-    def __init__(self, address: Address, intake: Intake, mailbox: Mailbox) -> None:
+    def __init__(self, address: Address, intake: Intake, mailbox: Mailbox, past: Past | None = None) -> None:
         self.intake = intake
         self.mailbox = mailbox
+        self.past = past
         self._loop = asyncio.new_event_loop()
         self._throttle = Throttle()
         self._loop.set_exception_handler(self._log)
@@ -93,6 +99,7 @@ class Server:
         self._posted: deque[Callable[[], None]] = deque()
         self._is_awake = False
         self._background = ThreadPoolExecutor(1, "StoreServer-background")  # one at a time: all hold the GIL
+        self._historian = ThreadPoolExecutor(1, "StoreServer-past")  # who is slow, and rests most of the time
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="StoreServer", daemon=True)
         self._started: Future[None] = Future()
@@ -138,6 +145,7 @@ class Server:
             self._loop.run_forever()
         finally:
             self._background.shutdown(cancel_futures=True)
+            self._historian.shutdown(wait=False, cancel_futures=True)
             self._loop.close()
             _servers.discard(self)  # or a forked child would let go of descriptors that are others' by now
             self._file.release()
@@ -182,8 +190,10 @@ class Server:
             if before is not None:
                 before.supersede()
 
-        def ask(actor: StoreActor) -> Claim:
+        def ask(actor: StoreActor) -> object:
             account = actor.claim(producer, connection)
+            if account is None:
+                return LATER
             return Claim(account, actor.store_id, account.lines, actor.version, account.rejected)
 
         self.mailbox.send(ask, _Posted(self, connection.claimed))
@@ -205,7 +215,7 @@ class Server:
     def tell_actor(self, what: Callable[[StoreActor], object]) -> None:
         """Have the actor do something after all that was handed over; it may be gone."""
         with suppress(StoreClosedError):
-            self.mailbox.send(what, _NOBODY)
+            self.mailbox.send(what, _NOBODY, in_turn=True)
 
     def in_background(
         self, connection: Connection, work: Callable[[], object], then: Callable[[Any], None]
@@ -226,6 +236,17 @@ class Server:
                 self.post(lambda: then(result))
 
         self._background.submit(run)
+
+    def look_back(self, asked: Asked, past: Past) -> None:
+        """Answer a question about the past, when its turn comes."""
+
+        def run() -> None:
+            try:
+                asked.set(past.snapshot(asked.question.run, asked.question.at or 0))
+            except BaseException as error:
+                asked.fail(error)
+
+        self._historian.submit(run)
 
     def is_hung_up(self, transport: asyncio.Transport) -> bool:
         """Whether the other end of a connection has gone altogether."""
@@ -353,14 +374,14 @@ class Server:
             and not _is(self._file.listener, select.POLLIN)
         )
 
-    def _hear_of_the_end(self, error: type[StoreClosedError]) -> None:
+    def _hear_of_the_end(self, error: StoreClosedError) -> None:
         """Refuse service where the actor has died; called in its thread."""
-        if error is StoreFailedError:
-            self.post(self._refuse_service)
+        if isinstance(error, StoreFailedError):
+            self.post(lambda: self._refuse_service(error))
 
-    def _refuse_service(self) -> None:
+    def _refuse_service(self, error: StoreFailedError) -> None:
         for connection in list(self._connections):
-            connection.refuse_service(StoreFailedError())
+            connection.refuse_service(error)
 
     def leave_behind(self) -> None:
         """In a forked child: let go of every descriptor without touching what it stands for."""

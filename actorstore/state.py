@@ -11,7 +11,7 @@ themselves. What they write to, and how answers are made of it, is in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import length_hint
 from typing import Final, NamedTuple, cast
 
@@ -209,6 +209,33 @@ class State:
         if event.type == "orch.started":
             self._latest, self._started = run, True
         RUN_RULES[event.type](run, event, version)
+
+    # Checkpoints.
+
+    @property
+    def latest(self) -> str | None:
+        """Id of the run that started last, or was created last before any had; `None` where there is none."""
+        return None if self._latest is self._nothing else self._latest.id
+
+    @property
+    def has_started(self) -> bool:
+        """Whether any run has started."""
+        return self._started
+
+    def restore(self, runs: Iterable[Run], version: int, unknown_units: int) -> None:
+        """Take runs as they were at a version."""
+        self.runs = {run.id: run for run in runs}
+        self.version = version
+        self.unknown_units = unknown_units
+
+    def start_from(self, latest: str | None, *, has_started: bool) -> bool:
+        """Say which run was the last to start; `False` where there is no such run."""
+        if latest is not None:
+            if latest not in self.runs:
+                return False
+            self._latest = self.runs[latest]
+        self._started = has_started
+        return True
 
     def run(self, id: str | None) -> Run:
         """Return a run: the one named, or the one that started last.

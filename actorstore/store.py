@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, c
 from actorstore.actor import NOWHERE, Standing, StoreActor
 from actorstore.address import Address
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
-from actorstore.errors import ForkedStoreError, StoreClosedError, StoreFailedError
+from actorstore.errors import ForkedStoreError, NoJournalError, StoreClosedError, StoreFailedError
 from actorstore.event import ABSENT, Event
 from actorstore.handover import MAX_ITEMS
 from actorstore.intake import Intake
@@ -30,7 +30,9 @@ from actorstore.wire import MAX_LINE_BYTES, chunks
 
 if TYPE_CHECKING:
     from actorstore.aio import AsyncStore
+    from actorstore.past import Past
     from actorstore.server import Server
+    from actorstore.writer import Writer
 
 FORGOTTEN_SECONDS: Final = 1.0
 """How long the end of a process waits for the connections of a store that nobody closed."""
@@ -64,11 +66,19 @@ class Store(Reporter):
     Args:
         listen: Path of a Unix socket, so that other processes may `connect`; a
             missing directory is made, for this user alone.
+        journal: Path of a file that keeps every accepted event; made where it is
+            not there. The store goes on from what it holds.
+        durability: What a loss of power may lose: `lose-nothing`, `lose-a-second`
+            or `lose-unwritten`. Where a process is killed, nothing acked is lost
+            with any of them.
         max_line_bytes: Longest line that is taken, in bytes.
 
     Raises:
         SocketInUseError: Another store listens there; it is left alone.
         AddressError: Nothing can listen there.
+        JournalInUseError: Another store has the journal open; it is left alone.
+        JournalDamagedError: The journal does not hold what was written into it.
+        JournalError: The journal cannot be opened, or is none.
 
     One that listens pickles to a `RemoteStore`, and goes on as one in forked
     children, so it can be handed to processes and pools like any argument.
@@ -78,9 +88,25 @@ class Store(Reporter):
     child, and `ActorThreadError` where the actor would have to wait for itself.
     """
 
-    def __init__(self, *, listen: Address | None = None, max_line_bytes: int = MAX_LINE_BYTES) -> None:
-        self._intake = Intake(max_line_bytes)
-        self._mailbox = Mailbox(self._intake)
+    def __init__(
+        self,
+        *,
+        listen: Address | None = None,
+        journal: Address | None = None,
+        durability: str = "lose-nothing",
+        max_line_bytes: int = MAX_LINE_BYTES,
+    ) -> None:
+        self._intake = Intake(max_line_bytes, keeps_lines=journal is not None)
+        self._past: Past | None = None
+        self._writer: Writer | None = None
+        if journal is None:
+            self._mailbox = Mailbox(self._intake)
+        else:
+            from actorstore.opening import open_journal  # importing sqlite3 costs 10 ms, so who needs it pays
+
+            opened = open_journal(journal, durability, partial(_is_busy, self._intake))
+            self._mailbox = Mailbox(self._intake, opened.origin, opened.writer)
+            self._past, self._writer = opened.past, opened.writer
         self._server = None if listen is None else self._listen(listen)
         self._remote: RemoteStore | None = None  # the way to it, in a forked child
         self._remote_made = threading.Lock()  # taken in forked children only
@@ -90,7 +116,7 @@ class Store(Reporter):
         from actorstore.server import Server  # importing asyncio costs 30 ms, so who needs it pays
 
         try:
-            server = Server(address, self._intake, self._mailbox)
+            server = Server(address, self._intake, self._mailbox, self._past)
         except BaseException:
             self._mailbox.join(None)
             raise
@@ -158,13 +184,15 @@ class Store(Reporter):
         Raises:
             StoreTimeoutError: The actor was too busy; nothing is lost.
         """
-        return self._mailbox.ask(lambda actor: actor.flush(), timeout)
+        return self._mailbox.ask(lambda actor: actor.flush(), timeout, in_turn=True)
 
     # Everybody else.
 
     @_also_elsewhere
-    def snapshot(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> StateSnapshot:
-        """Return the run as it stands between two events.
+    def snapshot(
+        self, run: str | None = None, *, at: int | None = None, timeout: float = ANSWER_SECONDS
+    ) -> StateSnapshot:
+        """Return the run as it stands between two events, or as it stood at a version.
 
         The copy is immutable and shares nothing that can change: keep it as long
         as you like, hand it to any thread. It holds every event that this caller
@@ -172,12 +200,18 @@ class Store(Reporter):
 
         Args:
             run: Id of the run; `None` for the one that started last.
+            at: A version of the past, folded from the journal in this thread; its
+                `connected` is false.
             timeout: Seconds to wait for the actor's answer.
 
         Raises:
             UnknownRunError: No `orch.*` event has created the run.
             StoreTimeoutError: The actor was too busy; asking again is safe.
+            VersionGoneError: The journal does not hold that version.
+            NoJournalError: A version was asked for, and the store has no journal.
         """
+        if at is not None:
+            return self._look_back().snapshot(run, at, timeout)
         kept = self._mailbox.kept(run)
         if kept is not None:
             return kept
@@ -264,6 +298,32 @@ class Store(Reporter):
         stats = self._mailbox.ask(lambda actor: actor.stats(), ANSWER_SECONDS)
         return self._server.add_to(stats) if self._server else stats
 
+    def _look_back(self) -> Past:
+        self._intake.check_open()
+        if self._past is None:
+            raise NoJournalError
+        return self._past
+
+    def compact(self, *, keep: int) -> int:
+        """Cut off the past but for the last versions; returns the oldest version that can still be asked for.
+
+        The cut is made behind a checkpoint, so more may stay than was asked for.
+        The state stays, and so do the counts of producers, for good. The room is
+        used again by what comes; `actorstore journal compact` gives it back.
+
+        Args:
+            keep: How many versions stay, at least.
+
+        Raises:
+            NoJournalError: The store has no journal.
+        """
+        self._intake.check_open()
+        if self._writer is None:
+            raise NoJournalError
+        if keep < 0:
+            raise ValueError(f"keep is how many versions stay; {keep} cannot")
+        return self._writer.compact(keep)
+
     # The end.
 
     def close(self, timeout: float | None = None) -> None:
@@ -325,7 +385,13 @@ class Store(Reporter):
         """The same methods, awaitable; none of them blocks the event loop."""
         from actorstore.aio import AsyncStore  # importing asyncio costs 30 ms, so who needs it pays
 
-        return AsyncStore(self._intake, self._mailbox, self.close, lambda: self._elsewhere().aio)
+        return AsyncStore(
+            self._intake, self._mailbox, self.close, lambda: self._elsewhere().aio, self._look_back
+        )
+
+
+def _is_busy(intake: Intake) -> bool:
+    return not intake.idle
 
 
 def _close_forgotten(mailbox: Mailbox, intake: Intake, server: Server | None) -> None:

@@ -52,6 +52,8 @@ class Chunk(NamedTuple):
     """The others; `line` counts from 1 at the first line of the chunk."""
     lines: int
     """How many lines there were, blank ones included."""
+    accepted: bytes = b""
+    """The lines of the events, as they came."""
 
 
 class _NullableEvent(msgspec.Struct, gc=False):
@@ -147,7 +149,7 @@ def decode(
         if one_a_line and _holds_plain_text(chunk, events):
             for event in [event for event in events if event.payload is not ABSENT]:
                 _set(event, "payload", read_payload(event))
-            return Chunk(events, [], lines)
+            return Chunk(events, [], lines, chunk)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, InvalidEventError):
         pass
     return _decode_each(chunk, lines, max_line_bytes)
@@ -155,6 +157,7 @@ def decode(
 
 def _decode_each(chunk: bytes, lines: int, max_line_bytes: int) -> Chunk:
     events: list[Event] = []
+    accepted: list[bytes] = []
     rejections: list[Rejection] = []
     for number, line in enumerate(chunk.split(b"\n")[:-1], 1):
         if not line.strip(b" \t\r"):
@@ -163,9 +166,10 @@ def _decode_each(chunk: bytes, lines: int, max_line_bytes: int) -> Chunk:
             if len(line) >= max_line_bytes:
                 raise InvalidEventError(line_too_long(len(line) + 1, max_line_bytes))
             events.append(decode_line(line))
+            accepted += line, b"\n"
         except InvalidEventError as error:
             rejections.append(Rejection(clean(error.reason, SHOWN_CHARS), shown(line), number))
-    return Chunk(events, rejections, lines)
+    return Chunk(events, rejections, lines, b"".join(accepted))
 
 
 def line_too_long(size: int, limit: int) -> str:

@@ -21,6 +21,7 @@ from actorstore.answers import (
     GraphEdge,
     GraphNode,
     GraphProblem,
+    JournalStats,
     Rejection,
     RunInfo,
     RunStatus,
@@ -68,6 +69,7 @@ BARE = {
     Update: Update("r", 7, Cursor("s.1.7"), False, RunStatus.RUNNING, 2, SUMMARY, (BARE_UNIT,)),
     Rejection: Rejection("not valid UTF-8", "…"),
     StoreStats: StoreStats(7, 7, 1, 0, 0, 0, (Rejection("not valid UTF-8", "…"),)),
+    JournalStats: JournalStats("/j", "lose-nothing", 0, 3, 4096),
     FlushResult: FlushResult(7, 1),
 }
 """One of each answer, as little of it as there can be."""
@@ -87,7 +89,10 @@ FULL = {
     RunInfo: msgspec.structs.replace(BARE[RunInfo], **ENDED),
     Update: msgspec.structs.replace(BARE[Update], since=3, error="boom", graph=GRAPH, **ENDED),
     Rejection: Rejection("not valid UTF-8", "…", 12),
-    StoreStats: msgspec.structs.replace(BARE[StoreStats], connections=3),
+    StoreStats: msgspec.structs.replace(
+        BARE[StoreStats], connections=3, journal=JournalStats("/j", "lose-nothing", 0, 3, 4096, "no room")
+    ),
+    JournalStats: JournalStats("/j", "lose-nothing", 0, 3, 4096, "no room"),
 }
 """One of each answer, with all that it may hold."""
 
@@ -100,6 +105,8 @@ OPTIONAL = {
     "line",
     "completedTasks",
     "connections",
+    "journal",
+    "trouble",
 }
 every_answer = pytest.mark.parametrize("kind", BARE, ids=lambda kind: kind.__name__)
 

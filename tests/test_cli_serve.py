@@ -43,6 +43,7 @@ def serving(path: Path, *options: str, **environment: str) -> Iterator[subproces
             assert process.stderr is not None
             said = process.stderr.readline()
             assert re.fullmatch(rf"actorstore: listening at \S+ \(process {process.pid}\)\n", said), said
+            assert ("no journal" in process.stderr.readline()) == ("--journal" not in options)
             yield process
         finally:
             process.kill()

@@ -34,6 +34,7 @@ from tests.chaos.scenarios import (
     frozen_reader,
     frozen_store,
     killed_producers,
+    killed_stores,
     leave_over,
     restarts,
     scene,
@@ -111,6 +112,24 @@ def test_a_frozen_reader_holds_up_nobody_and_gets_what_it_missed_as_one_update()
 
 
 # The store.
+
+
+def test_a_store_that_is_killed_twenty_times_has_lost_and_doubled_nothing() -> None:
+    assert play(killed_stores)["kill"] == 20
+
+
+@pytest.mark.parametrize(
+    "bug", ["ack_before_commit", "dedupe_after_ack", "resume_off_by_one", "dropped_update"]
+)
+def test_a_bug_that_is_planted_is_found(bug: str) -> None:
+    """What makes the tests above worth something."""
+    with scene(SEED) as made:
+        try:
+            broken = killed_stores(made, kills=4, points=("",), bug=bug, lines=1200).broken
+        except AssertionError as error:
+            broken = [str(error)]
+    print(broken)
+    assert broken
 
 
 def test_a_store_that_was_frozen_has_lost_and_doubled_nothing() -> None:

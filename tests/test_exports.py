@@ -81,8 +81,8 @@ def test_the_store_for_coroutines_offers_the_same_names(name: str) -> None:
 
 
 def test_a_store_offers_nothing_but_the_protocol_and_its_coroutines() -> None:
-    for kind in (Store, RemoteStore):
-        assert public(kind) == {*METHODS, "aio", "address"}
+    assert public(Store) == {*METHODS, "aio", "address", "compact"}
+    assert public(RemoteStore) == {*METHODS, "aio", "address"}
     for kind in (AsyncStore, AsyncRemoteStore):
         assert public(kind) == set(METHODS)
 

@@ -262,7 +262,7 @@ def test_an_event_that_is_too_long_is_refused() -> None:
 
 def test_the_last_few_rejections_are_kept_and_all_are_counted(bench: Bench) -> None:
     for number in range(KEPT_REJECTIONS + 5):
-        bench.intake.reject(rejection(number), bench.intake.here)
+        bench.intake.reject(rejection(number))
     assert bench.intake.rejected == KEPT_REJECTIONS + 5
     assert [each.line for each in bench.intake.last_rejections()] == list(range(5, KEPT_REJECTIONS + 5))
 
@@ -270,7 +270,7 @@ def test_the_last_few_rejections_are_kept_and_all_are_counted(bench: Bench) -> N
 def test_many_producers_count_their_rejections_together(bench: Bench) -> None:
     def reject() -> None:
         for number in range(200):
-            bench.intake.reject(rejection(number), bench.intake.here)
+            bench.intake.reject_event(rejection(number))
 
     results([spawn(reject) for _ in range(4)])
     assert (bench.intake.rejected, bench.intake.here.rejected) == (800, 800)
@@ -279,10 +279,9 @@ def test_many_producers_count_their_rejections_together(bench: Bench) -> None:
 def test_a_rejection_is_logged_with_reason_and_line(
     bench: Bench, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    here = bench.intake.here
-    bench.intake.reject(Rejection("unit: expected `str`, got `int`", '{"unit":7}', 12), here)
+    bench.intake.reject(Rejection("unit: expected `str`, got `int`", '{"unit":7}', 12))
     clock.now += 1
-    bench.intake.reject(Rejection("payload: not JSON", "Event('x')"), here)
+    bench.intake.reject(Rejection("payload: not JSON", "Event('x')"))
     assert [(record.name, record.levelno, record.getMessage()) for record in caplog.records] == [
         ("actorstore", logging.WARNING, 'rejected line 12: unit: expected `str`, got `int`: {"unit":7}'),
         ("actorstore", logging.WARNING, "rejected an event: payload: not JSON: Event('x')"),
@@ -294,7 +293,7 @@ def test_at_most_one_rejection_a_second_is_logged_and_the_others_are_counted(
 ) -> None:
     for number in range(50):
         clock.now += 0.1
-        bench.intake.reject(rejection(number), bench.intake.here)
+        bench.intake.reject(rejection(number))
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 5
     assert "more before it" not in messages[0]

@@ -106,6 +106,7 @@ def test_the_table_of_questions_names_the_fields_that_make_a_difference():
         for what, cells in tables(section("ask, answer"))[1].items()
     }
     read = {what: set(re.findall(r"ask\.(\w+)", _source(what))) for what in KINDS}
+    read["snapshot"].add("at")  # which is answered beside the actor
     assert documented == {**read, "forget": set()}
 
 
@@ -140,7 +141,11 @@ def test_the_table_of_errors_of_questions_has_every_code():
 
 def test_the_table_of_errors_of_connections_has_every_code_and_says_which_may_be_tried_again():
     documented = tables(section("Errors"))[1]
-    refused = {"closed", "failed"}  # what a connection hears of `refused`, besides violations
+    refused = {
+        "closed",
+        "failed",
+        "journal_failed",
+    }  # what a connection hears of `refused`, besides violations
     assert set(documented) == codes("Violation", "protocol", "connection", "server") | refused
     assert {code for code, cells in documented.items() if cells[0] == "yes"} == set(RETRIED)
 

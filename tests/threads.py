@@ -73,9 +73,9 @@ def results(futures: Iterable[Future[T]]) -> list[T]:
     return [future.result(SECONDS) for future in list(futures)]
 
 
-def wait_until(condition: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
     """Wait until a condition holds."""
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "the condition did not come true"
         time.sleep(0.001)  # nothing tells when a condition comes true, so this looks again and again

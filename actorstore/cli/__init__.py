@@ -5,9 +5,9 @@ arguments, and `run(args)`, which returns the exit code. It is imported when it
 is called, so that none pays for the imports of another.
 
 Exit codes: 0; 1 a run failed, something was rejected, or there is no such run;
-2 the input or the call was wrong; 69 nobody listens; 75 somebody else owns the
-socket; 128 + n ended by signal n (130 is Ctrl-C); 141 whoever read the output
-went away.
+2 the input or the call was wrong; 69 nobody listens; 74 the journal failed, or is
+damaged; 75 somebody else owns the socket or the journal; 128 + n ended by signal
+n (130 is Ctrl-C); 141 whoever read the output went away.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "graph": "show what the units of a run depend on",
     "runs": "list the runs",
     "stats": "show how the store is doing, and what it rejected",
+    "journal": "check, describe, export or compact a journal that no store has open",
 }
 """Name of a command, and of its module -> what it does."""
 
@@ -47,8 +48,11 @@ WRONG: Final = 2
 UNREACHABLE: Final = 69
 """The exit code where nobody listens: `EX_UNAVAILABLE` of sysexits.h."""
 
+BROKEN: Final = 74
+"""The exit code where the journal failed, or is damaged: `EX_IOERR` of sysexits.h."""
+
 IN_USE: Final = 75
-"""The exit code where somebody else owns the socket: `EX_TEMPFAIL` of sysexits.h."""
+"""The exit code where somebody else owns the socket or the journal: `EX_TEMPFAIL` of sysexits.h."""
 
 HANGUP: Final = getattr(signal, "SIGHUP", signal.SIGTERM)
 """The signal that the terminal is gone, where there is one."""
@@ -108,8 +112,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             "\n"
             "exit codes:\n"
             "  0 all is well; 1 a run failed, an event was rejected, or there is no such run;\n"
-            "  2 the input or the call was wrong; 69 nobody listens; 75 another store listens there;\n"
-            "  128 + n ended by signal n; 141 nobody reads the output"
+            "  2 the input or the call was wrong; 69 nobody listens; 74 the journal failed, or is damaged;\n"
+            "  75 another store listens there, or has the journal open; 128 + n ended by signal n;\n"
+            "  141 nobody reads the output"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -13,10 +13,19 @@ from typing import Final, TypeAlias
 
 from actorstore.address import VARIABLE
 from actorstore.answers import FlushResult
-from actorstore.cli import FAILED, UNREACHABLE, WRONG
+from actorstore.cli import BROKEN, FAILED, UNREACHABLE, WRONG
 from actorstore.cli.drawing import plain_json
 from actorstore.cli.talk import Talk
-from actorstore.errors import ActorStoreError, AddressError, StoreTimeoutError, UnknownRunError
+from actorstore.errors import (
+    ActorStoreError,
+    AddressError,
+    JournalDamagedError,
+    JournalFailedError,
+    NoJournalError,
+    StoreTimeoutError,
+    UnknownRunError,
+    VersionGoneError,
+)
 from actorstore.remote import RemoteStore, connect
 
 Answer: TypeAlias = Callable[[RemoteStore], str]
@@ -83,6 +92,10 @@ def refusal(error: ActorStoreError, talk: Talk) -> int:
         talk.complain("no such run", f"{error.run!r}; those there are: actorstore runs")
         return FAILED
     talk.note(str(error))
+    if isinstance(error, VersionGoneError | NoJournalError):
+        return FAILED
+    if isinstance(error, JournalDamagedError | JournalFailedError):
+        return BROKEN
     return WRONG if isinstance(error, AddressError) else UNREACHABLE
 
 

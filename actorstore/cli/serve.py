@@ -21,9 +21,18 @@ from types import TracebackType
 from typing import Final, TypeAlias
 
 from actorstore.address import VARIABLE, default_address
-from actorstore.cli import FAILED, HANGUP, IN_USE, WRONG, is_ignored
+from actorstore.cli import BROKEN, FAILED, HANGUP, IN_USE, WRONG, is_ignored
 from actorstore.cli.talk import Talk
-from actorstore.errors import AddressError, SocketInUseError, StoreClosedError, StoreTimeoutError
+from actorstore.errors import (
+    AddressError,
+    JournalDamagedError,
+    JournalError,
+    JournalFailedError,
+    JournalInUseError,
+    SocketInUseError,
+    StoreClosedError,
+    StoreTimeoutError,
+)
 from actorstore.store import Store
 from actorstore.text import clean
 
@@ -39,6 +48,13 @@ HELD_RECORDS: Final = 1000
 LAST_SECONDS: Final = 0.3
 """How long the end waits until the last of the log is written."""
 
+PROMISES: Final = {
+    "lose-nothing": "every ack is on disk",
+    "lose-a-second": "kill -9 loses nothing acked, a loss of power at most the last second",
+    "lose-unwritten": "kill -9 loses nothing acked, a loss of power what the system had not written",
+}
+"""Durability -> what it promises."""
+
 ExceptionInfo: TypeAlias = (
     tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 )
@@ -53,12 +69,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "exit codes:\n"
-        "  0 stopped by SIGTERM; 130 by Ctrl-C; 1 the store died; 2 nothing can listen there;\n"
-        "  75 another store listens there\n"
+        "  0 stopped by SIGTERM; 130 by Ctrl-C; 1 the store died; 2 nothing can listen there, or the\n"
+        "  journal is none; 74 the journal failed, or is damaged; 75 another store listens there, or has\n"
+        "  the journal open\n"
         "\n"
         "examples:\n"
         "  actorstore serve &\n"
         "  actorstore emit orch.started --run nightly\n"
+        "  actorstore serve --journal builds.journal\n"
         "  actorstore serve --socket /run/user/1000/builds.sock -v"
     )
     parser.add_argument(
@@ -67,6 +85,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"where to listen; otherwise ${VARIABLE}, else $XDG_RUNTIME_DIR/actorstore/store.sock, "
         "else ~/.actorstore/store.sock",
     )
+    parser.add_argument(
+        "--journal",
+        metavar="FILE",
+        help="keep every accepted event in this file, and go on from what it holds; without one, what the "
+        "store knows ends with it",
+    )
+    parser.add_argument(
+        "--durability",
+        choices=list(PROMISES),
+        help="what a loss of power may lose of what was acked: nothing (the default), what came in the last "
+        "second, or what the system had not written; after kill -9 nothing is lost with any of them",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log connections too")
 
 
@@ -74,23 +104,37 @@ def run(args: argparse.Namespace) -> int:
     """Run `actorstore serve`.
 
     Returns:
-        0 after SIGTERM, 128 + n after another signal; 1 where the store died; 2
-        and 75 where it cannot listen.
+        0 after SIGTERM, 128 + n after another signal; 1 where the store died, 74
+        where its journal did; 2, 74 and 75 where it cannot begin.
     """
+    if args.durability and not args.journal:
+        Talk().note("--durability is that of a journal; name one with --journal")
+        return WRONG
     signals = _signals()
     talk = Talk()
     with Log(logging.INFO if args.verbose else logging.WARNING):
         try:
-            store = Store(listen=args.socket or os.environ.get(VARIABLE) or default_address())
-        except SocketInUseError as error:
+            store = Store(
+                listen=args.socket or os.environ.get(VARIABLE) or default_address(),
+                journal=args.journal,
+                durability=args.durability or next(iter(PROMISES)),
+            )
+        except (SocketInUseError, JournalInUseError) as error:
             talk.note(str(error))
             return IN_USE
-        except AddressError as error:
+        except (JournalDamagedError, JournalFailedError) as error:
+            talk.note(str(error))
+            return BROKEN
+        except (AddressError, JournalError) as error:
             talk.note(str(error))
             return WRONG
         talk.note(f"listening at {store.address} (process {os.getpid()})")
+        talk.note(_promise(store))
         try:
             number = _serve(store, signals)
+        except JournalFailedError as error:
+            talk.note(str(error))
+            return BROKEN
         except StoreClosedError as error:
             talk.note(str(error))
             return FAILED
@@ -98,6 +142,15 @@ def run(args: argparse.Namespace) -> int:
             is_closed = _close(store, talk)
             _ignore_signals()
         return FAILED if not is_closed else 0 if number == signal.SIGTERM else 128 + number
+
+
+def _promise(store: Store) -> str:
+    """Say what survives what."""
+    stats = store.stats()
+    if stats.journal is None:
+        return "no journal: what this store knows ends with it"
+    promise = PROMISES[stats.journal.durability]
+    return f"journal {clean(stats.journal.path)} at version {stats.version:,}: {promise}"
 
 
 def _signals() -> queue.SimpleQueue[int]:
@@ -136,8 +189,13 @@ def _close(store: Store, talk: Talk) -> bool:
     try:
         store.close(CLOSE_SECONDS)
     except StoreTimeoutError as error:
-        talk.note(f"stopped before everything was applied: {error.pending} events are lost")
+        why = f", because the journal cannot be written: {error.trouble}" if error.trouble else ""
+        talk.note(
+            f"stopped before everything was applied{why}: {error.pending} events are lost, none of them acked"
+        )
         return False
+    except JournalFailedError:
+        return False  # which was said
     return True
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime
+from typing import Final
 
 from actorstore.answers import StateSnapshot, UnitState
 from actorstore.cli import access, listing
 from actorstore.cli.view import SHOWN_ERROR, counted, in_words, span
 from actorstore.remote import RemoteStore
+from actorstore.reply import ANSWER_SECONDS
 from actorstore.text import clean
 
 HEAD = ("UNIT", "STATUS", "TASK", "ATTEMPT", "TIME", "ERROR")
 """Columns of the table of units."""
+
+LOOK_BACK_SECONDS: Final = 60.0
+"""How long a look at the past may take, which has to be folded first."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +26,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  actorstore state\n"
         "  actorstore state nightly | grep failed\n"
+        "  actorstore state --at 1200\n"
         "  actorstore state --json | jq .summary"
     )
     access.add_run(parser)
+    parser.add_argument(
+        "--at", type=_version, metavar="VERSION", help="as it was at this version, from the store's journal"
+    )
     parser.add_argument("--json", action="store_true", help="print the snapshot as JSON")
     access.add_socket(parser)
 
@@ -32,14 +41,24 @@ def run(args: argparse.Namespace) -> int:
     """Run `actorstore state`.
 
     Returns:
-        0; 1 where there is no such run; 2 where the call was wrong; 69 where nobody listens.
+        0; 1 where there is no such run, or version; 2 where the call was wrong; 69 where nobody listens.
     """
 
     def ask(store: RemoteStore) -> str:
-        snapshot = store.snapshot(args.run)
+        snapshot = store.snapshot(
+            args.run, at=args.at, timeout=LOOK_BACK_SECONDS if args.at is not None else ANSWER_SECONDS
+        )
         return access.json_lines([snapshot.json()]) if args.json else described(snapshot)
 
     return access.answer(args, ask)
+
+
+def _version(text: str) -> int:
+    if not text.isascii() or not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"a version is a number of events, 0 or more; not {clean(text, 40)!r}"
+        )
+    return int(text)
 
 
 def described(snapshot: StateSnapshot) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from actorstore.answers import Rejection, StoreStats
+from actorstore.answers import JournalStats, Rejection, StoreStats
 from actorstore.cli import access
 from actorstore.remote import RemoteStore
 from actorstore.text import clean
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
 def described(address: str, stats: StoreStats) -> str:
     """Describe how a store is doing: a figure a line, then the last rejections."""
-    figures = {
+    figures: dict[str, str | None] = {
         "store": clean(address),
         "connections": None if stats.connections is None else f"{stats.connections:,}",
         "version": f"{stats.version:,}",
@@ -45,10 +45,23 @@ def described(address: str, stats: StoreStats) -> str:
         "faults": f"{stats.faults:,}",
         "pending": f"{stats.pending:,}",
     }
-    lines = [f"{name:<13}  {figure}" for name, figure in figures.items() if figure is not None]
+    if stats.journal is not None:
+        figures |= _journal(stats.journal)
+    lines = [f"{name:<14}  {figure}" for name, figure in figures.items() if figure is not None]
     if stats.rejections:
         lines += ["", "last rejected:", *map(_described, stats.rejections)]
     return "\n".join([*lines, ""])
+
+
+def _journal(journal: JournalStats) -> dict[str, str | None]:
+    return {
+        "journal": clean(journal.path),
+        "durability": journal.durability,
+        "oldest version": f"{journal.oldest:,}",
+        "transactions": f"{journal.batches:,}",
+        "size": f"{journal.bytes:,} bytes",
+        "trouble": journal.trouble and f"nothing is acked: {clean(journal.trouble)}",
+    }
 
 
 def _described(rejection: Rejection) -> str:

@@ -11,15 +11,18 @@ was checked, and every way in which it was broken; the exit code is 1 then.
     G4  the versions that a reader sees never go down, and the last is the number of events
     G5  updates put together are the snapshot, byte for byte
     G6  a snapshot asked for after an ack holds the acked lines
+    G12 the journal, folded twice, gives the same bytes, and those of the last snapshot
     R   every bad line is rejected, no good one is, and the producer hears of it before the ack
 
-Without a journal a state begins with its store: what an earlier store acked is
-in none of the later ones.
+Where there is a journal, its lines are read with nothing but SQLite, and judged
+like the state. Without one, a state begins with its store: what an earlier store
+acked is in none of the later ones.
 """
 
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -27,12 +30,16 @@ from pathlib import Path
 from typing import Any
 
 from actorstore import RemoteStore
+from actorstore.journal import Journal
+from actorstore.recovery import recover
 from tests.chaos.reader import digest
 from tests.chaos.record import Entry, entries
-from tests.chaos.script import bad, events, kind, runs, units
+from tests.chaos.script import bad, events, kind, line, runs, units
 from tests.raw import Raw
 
 RECORD = "*.record"
+JOURNAL = "j"
+"""Name of a journal in the folder; its store has ended when it is judged."""
 
 
 @dataclass
@@ -105,10 +112,61 @@ class Told:
         self.done: Entry | None = next((entry for entry in self.entries if entry[0] == "done"), None)
 
 
+def journaled(path: Path) -> list[bytes]:
+    """Return the lines of a journal that nobody has open, in order."""
+    connection = sqlite3.connect(path)
+    try:
+        blobs = connection.execute("SELECT lines FROM batch ORDER BY seq").fetchall()
+    finally:
+        connection.close()
+    return b"".join([lines for (lines,) in blobs]).splitlines(keepends=True)
+
+
+def _fold(path: Path) -> tuple[str, int]:
+    """Fold a journal, and return what its default run is, and how many events it holds."""
+    journal = Journal(path)
+    try:
+        state = recover(journal).state
+        return (digest(state.snapshot("")) if "" in state.runs else "", state.version)
+    finally:
+        journal.let_go()
+
+
+def _judge_journal(verdict: Verdict, folder: Path, final: dict[str, Any], told: list[Told]) -> None:
+    path = folder / JOURNAL
+    if not path.exists():
+        return
+    folds = {_fold(path), _fold(path), (final.get("digest", ""), final["version"])}
+    verdict.check("G12", len(folds) == 1, f"the journal, and the last snapshot, are {folds}")
+    lines = journaled(path)
+    verdict.check("G4", len(lines) == final["version"], f"{len(lines)} lines at version {final['version']}")
+    for producer in told:
+        mark = f"{producer.name}/".encode()
+        held = [line for line in lines if mark in line]
+        made = [
+            each
+            for number in range(1, producer.handed + 1)
+            if kind(producer.name, number) == "event"
+            for each in [line(producer.name, number, producer.words)]
+        ]
+        due = events(producer.name, 0, producer.acked)
+        why = f"{producer.name}: the journal holds {len(held)} lines, and {due} were acked"
+        verdict.check("G1", len(held) >= due, why)
+        verdict.check(
+            "G2", len(set(held)) == len(held) or len(held) <= len(made), f"{producer.name}: doubled"
+        )
+        verdict.check(
+            "G3",
+            held == made[: len(held)],
+            f"{producer.name}: the journal holds other lines, or another order",
+        )
+
+
 def judge(folder: Path) -> Verdict:
     """Judge what happened in a folder."""
     final = json.loads((folder / "final.json").read_text())
     verdict = Verdict()
+    everybody: list[Told] = []
     least = most = final["others"]
     for path in sorted(folder.glob(RECORD)):
         first = next(entries(path), None)
@@ -118,10 +176,12 @@ def judge(folder: Path) -> Verdict:
             _judge_reader(verdict, path, final)
             continue
         told = Told(path, final["store"])
+        everybody.append(told)
         low, high = _judge_producer(verdict, told, final)
         least, most = least + low, most + high
         _judge_rejections(verdict, told)
         _judge_looks(verdict, told)
+    _judge_journal(verdict, folder, final, everybody)
     verdict.check(
         "G4",
         least <= final["version"] <= most,

@@ -37,6 +37,10 @@ class Daemon(Process):
         descriptors: How many files it may have open.
         umask: Which modes it does not give to files.
         begins: Whether the default run is started.
+        journal: Its journal.
+        point: Where it is killed, of `saboteur.POINTS`; nowhere, if empty.
+        number: The how manieth time it is there.
+        bug: What is planted, of `saboteur.BUGS`.
     """
 
     def __init__(
@@ -47,12 +51,19 @@ class Daemon(Process):
         descriptors: int | None = None,
         umask: int = -1,
         begins: bool = True,
+        journal: Path | None = None,
+        point: str = "",
+        number: int = 1,
+        bug: str = "",
     ) -> None:
         self.path = path
         self._log = path.with_name(path.name + ".log")
         command = [sys.executable, "-m", "actorstore", "serve", "--socket", str(path)]
         if max_line_bytes or importlib.util.find_spec("actorstore.cli.serve") is None:
             command = [sys.executable, "-c", SERVE, str(path), str(max_line_bytes or 64 << 20)]
+        if journal is not None:
+            command = [sys.executable, "-m", "tests.chaos.saboteur", point, str(number), bug, *command[3:]]
+            command += ["--journal", str(journal)]
         if descriptors:
             command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
         with open(self._log, "ab") as log:

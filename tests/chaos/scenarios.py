@@ -14,17 +14,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.checker import Verdict, conclude, judge
+from tests.chaos.checker import JOURNAL, Verdict, conclude, judge
 from tests.chaos.daemon import Daemon
 from tests.chaos.process import Process, Producer, Reader
 from tests.chaos.producer import REFUSED, Plan
 from tests.chaos.proxy import between
 from tests.chaos.record import find
+from tests.chaos.saboteur import POINTS
 from tests.raw import Raw, folder
 from tests.threads import wait_until
 
@@ -73,6 +74,23 @@ class Scene:
     def reader(self, name: str) -> Reader:
         """Start a reader."""
         return self.stack.enter_context(Reader(self.socket, self.folder / f"{name}.record", name))
+
+    def risen(self, journal: Path, point: str, bug: str) -> Daemon:
+        """Start a store on a journal; one that ends at its point before it is up is started again."""
+        while True:
+            number = self.drawn.randint(1, 60)
+            try:
+                daemon = Daemon(
+                    self.socket, journal=journal, begins=False, point=point, number=number, bug=bug
+                )
+            except AssertionError:
+                if not point:
+                    raise
+                self.happened["killed at its start"] += 1
+                point = ""
+            else:
+                self.stack.callback(daemon.kill)
+                return daemon
 
     def end_run(self) -> None:
         """Have the run end, so that its readers do."""
@@ -237,6 +255,48 @@ def restarts(scene: Scene, number_of: int = 3, kills: bool = True) -> Verdict:
     return verdict.add(scene.verdict(others=0))
 
 
+def killed_stores(
+    scene: Scene, kills: int = 20, points: Sequence[str] = ("", *POINTS), bug: str = "", lines: int = 0
+) -> Verdict:
+    """A store with a journal is killed, at named points and at any, and started again; a producer is, too.
+
+    Its producers go on from one to the next. Everything acked is in the last
+    one and in the journal, once, and no reader sees a version go back.
+    """
+    journal = scene.folder / JOURNAL
+    daemon = Daemon(scene.socket, journal=journal, bug=bug)
+    scene.stack.callback(lambda: daemon.kill())
+    reader = scene.reader("reader")
+    lines = lines or 400 * kills
+    producers = [scene.producer(f"p{number}", lines=lines, pause=0.004, batch=10) for number in range(4)]
+    passing = scene.producer("passing", lines=1 << 30, looks=False)
+    for producer in (*producers, passing):
+        wait_until(has_begun(producer))
+    for number in range(kills):
+        point = scene.drawn.choice(points)
+        if point and daemon.code() is None:
+            with suppress(AssertionError):
+                wait_until(lambda: daemon.code() is not None, 2)
+        else:
+            time.sleep(0.05 * scene.drawn.random())  # any moment is meant
+        if passing.code() is None and scene.drawn.random() < 0.2:
+            passing.kill()
+        daemon.kill()
+        scene.happened["kill"] += 1
+        next_point = scene.drawn.choice(points) if number < kills - 1 else ""
+        scene.happened[f"at {next_point or 'any point'}"] += 1
+        daemon = scene.risen(journal, next_point, bug)
+    passing.kill()
+    join(producers)
+    scene.end_run()
+    join([reader])
+    conclude(scene.folder, scene.socket, others=2)
+    code = daemon.stop()
+    verdict = judge(scene.folder)
+    verdict.check("G11", code == 0, f"the store has ended with {code}: {daemon.log()[-2000:]}")
+    return verdict
+
+
 def twice_told(scene: Scene) -> Verdict:
     """A store under load is told to end twice; it ends once, in time, and leaves no file."""
     daemon = scene.daemon(begins=False)
@@ -332,6 +392,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         bad_way,
         two_holders,
         restarts,
+        killed_stores,
         twice_told,
         two_stores,
     )

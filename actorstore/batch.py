@@ -1,0 +1,128 @@
+"""One batch of the journal: the lines of its events, what they mean for their producers, and a checksum.
+
+Pure. A batch is what one transaction holds. Its checksum is made from that of
+the batch before it, so that a batch which is missing, exchanged or altered
+breaks the chain at a place that has a number.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
+
+_PLACE: Final = struct.Struct("<QQQQ")
+_GONE: Final = -1  # lines of a producer that is forgotten
+
+
+class Count(NamedTuple):
+    """What a batch adds to the account of one producer."""
+
+    producer: str
+    """Id of the producer."""
+    lines: int
+    """Lines accounted for: events, rejected and blank ones."""
+    accepted: int
+    """Of those, events."""
+    rejected: int
+    """Of those, refused."""
+
+
+class Farewell(NamedTuple):
+    """A producer that said goodbye, and is forgotten."""
+
+    producer: str
+    """Id of the producer."""
+
+
+Step: TypeAlias = Count | Farewell
+"""What happens to an account."""
+
+
+class Link(NamedTuple):
+    """A place in the chain: where a batch ends."""
+
+    seq: int
+    """Number of the batch, counted from 1; 0 before the first."""
+    version: int
+    """Version of the store after it."""
+    crc: int
+    """Checksum of the chain up to here."""
+
+
+class Batch(NamedTuple):
+    """A batch as the journal holds it."""
+
+    seq: int
+    """Number of the batch, counted from 1."""
+    version: int
+    """Version of the store after it."""
+    events: int
+    """How many events it holds."""
+    steps: bytes
+    """What happens to the accounts, in order; see `pack`."""
+    lines: bytes
+    """The lines of its events, as they came."""
+    crc: int
+    """Checksum of the chain up to here."""
+
+    @property
+    def end(self) -> Link:
+        """Where it ends."""
+        return Link(self.seq, self.version, self.crc)
+
+    def follows(self, before: Link) -> bool:
+        """Whether it is what was written after that place, unaltered."""
+        if self.seq != before.seq + 1 or self.version != before.version + self.events:
+            return False
+        return self.crc == _checksum(before.crc, self.seq, self.version, self.events, self.steps, self.lines)
+
+
+def start(store: str) -> Link:
+    """Return the place before the first batch of a store."""
+    return Link(0, 0, zlib.crc32(store.encode()))
+
+
+def follow(before: Link, events: int, steps: bytes, lines: bytes) -> Batch:
+    """Return the batch that comes after a place."""
+    seq, version = before.seq + 1, before.version + events
+    crc = _checksum(before.crc, seq, version, events, steps, lines)
+    return Batch(seq, version, events, steps, lines, crc)
+
+
+def pack(steps: Iterable[Step]) -> bytes:
+    """Return what happens to accounts as bytes; those of one producer that follow each other become one."""
+    merged: list[Step] = []
+    for step in steps:
+        last = merged[-1] if merged else None
+        if isinstance(step, Count) and isinstance(last, Count) and last.producer == step.producer:
+            merged[-1] = Count(
+                step.producer,
+                last.lines + step.lines,
+                last.accepted + step.accepted,
+                last.rejected + step.rejected,
+            )
+        else:
+            merged.append(step)
+    rows = [step if isinstance(step, Count) else (step.producer, _GONE, 0, 0) for step in merged]
+    return msgspec.msgpack.encode(rows) if rows else b""
+
+
+def unpack(steps: bytes) -> list[Step]:
+    """Return what happens to accounts.
+
+    Raises:
+        msgspec.MsgspecError: That is not what `pack` makes.
+    """
+    if not steps:
+        return []
+    rows = msgspec.msgpack.decode(steps, type=list[tuple[str, int, int, int]])
+    return [Farewell(row[0]) if row[1] == _GONE else Count(*row) for row in rows]
+
+
+def _checksum(before: int, seq: int, version: int, events: int, steps: bytes, lines: bytes) -> int:
+    head = _PLACE.pack(seq, version, events, len(steps)) + steps
+    return zlib.crc32(lines, zlib.crc32(head, before))

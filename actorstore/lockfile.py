@@ -1,0 +1,99 @@
+"""A file that says who owns something: locked with `flock` for as long as its owner lives."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from contextlib import suppress
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+class LockedError(OSError):
+    """Raised when another owner has the lock.
+
+    Attributes:
+        owner: Process id of the owner; 0 where it is not known.
+    """
+
+    def __init__(self, owner: int) -> None:
+        super().__init__(owner)
+        self.owner = owner
+
+
+class LockFile:
+    """A lock that is held from here until `release`, or until the process ends in whatever way.
+
+    Args:
+        path: The file; made where it is not there, and removed at the end.
+
+    Raises:
+        LockedError: Somebody else has it.
+        OSError: It cannot be made.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._descriptor: int | None = self._take()
+        _held.add(self)
+
+    def release(self) -> None:
+        """Let the next one in, and leave no file behind; releasing again does nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with suppress(OSError):
+                os.unlink(self.path)
+            os.close(descriptor)
+
+    def leave_behind(self) -> None:
+        """In a forked child: hold nothing of what is the parent's."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)  # which unlocks nothing, while the parent has it open
+
+    def _take(self) -> int:
+        """Open and lock the file.
+
+        Whoever releases it removes it first; so one who has locked a file that is
+        gone by now starts again with the new one.
+        """
+        while True:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(self.path, flags, 0o600)
+            try:
+                if fcntl is not None:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = _owner(descriptor)
+                os.close(descriptor)
+                raise LockedError(owner) from None
+            except BaseException:
+                os.close(descriptor)
+                raise
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.lstat(self.path)):
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, b"%d" % os.getpid(), 0)
+                    return descriptor
+            os.close(descriptor)
+
+
+def _owner(descriptor: int) -> int:
+    with suppress(OSError, ValueError):
+        return int(os.pread(descriptor, 32, 0))
+    return 0
+
+
+_held: weakref.WeakSet[LockFile] = weakref.WeakSet()
+
+
+def _leave_behind() -> None:
+    for lock in list(_held):
+        lock.leave_behind()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_behind)

@@ -1,0 +1,129 @@
+"""The past: a run as it was at a version, folded from the journal by whoever asks.
+
+The actor takes no part in it. The journal is read in short pieces, between the
+transactions of its writer, and what they hold is applied to a state of its own,
+which begins with the checkpoint before the version. While the store is busy,
+this rests longer than it works, because both share one interpreter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Final, Protocol, TypeVar
+
+from actorstore.answers import StateSnapshot
+from actorstore.batch import Batch
+from actorstore.errors import JournalDamagedError, StoreTimeoutError, VersionGoneError
+from actorstore.journal import Checkpoint, Journal
+from actorstore.recovery import Fold, at_checkpoint, at_start
+from actorstore.wire import chunks
+
+T = TypeVar("T")
+
+PIECE_BYTES: Final = 256 << 10
+"""Bytes of lines that are read at a time: some batches, a fraction of a millisecond."""
+
+REST: Final = 2.5
+"""How many times as long as it works this rests while the store is busy, which keeps 0.7 of its speed."""
+
+
+class Journals(Protocol):
+    """Who does things with a journal for others."""
+
+    path: str
+
+    def ask(self, do: Callable[[Journal], T]) -> T:
+        """Do something short with the journal, and return what comes of it."""
+
+
+class Past:
+    """What a store was; safe to use from any thread.
+
+    Args:
+        writer: Who owns the journal.
+        is_busy: Whether the store has something else to do just now.
+    """
+
+    def __init__(self, writer: Journals, is_busy: Callable[[], bool]) -> None:
+        self.path = writer.path
+        self._writer = writer
+        self._is_busy = is_busy
+
+    def snapshot(self, run: str | None, at: int, timeout: float | None = None) -> StateSnapshot:
+        """Return a run as it was when the store had accepted so many events; `connected` is false.
+
+        Raises:
+            VersionGoneError: The journal does not hold that version.
+            UnknownRunError: There was no such run.
+            StoreTimeoutError: It took longer than this.
+            JournalDamagedError: The journal does not hold what was written into it.
+            StoreClosedError: The store is closed.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        try:
+            fold = self._begin(at)
+            for _ in self._fold(fold, at):
+                if until is not None and time.monotonic() >= until:
+                    raise StoreTimeoutError(timeout or 0, 0)
+        except JournalDamagedError:
+            self._writer.ask(lambda journal: _check(journal, at))  # it may have been cut off meanwhile
+            raise
+        return fold.state.snapshot(run)
+
+    def _begin(self, at: int) -> Fold:
+        """Return what to begin with: the newest checkpoint before the version that is whole, or nothing."""
+        for checkpoint in self._writer.ask(lambda journal: _before(journal, at)):
+            with suppress(JournalDamagedError):
+                parts = self._writer.ask(partial(Journal.parts, checkpoint=checkpoint))
+                return at_checkpoint(self.path, checkpoint, self._read(parts))
+        return self._writer.ask(at_start)
+
+    def _read(self, parts: Iterator[bytes]) -> Iterator[bytes]:
+        while (part := self._writer.ask(lambda _: next(parts, None))) is not None:
+            yield part
+            self._rest(0.002)
+
+    def _fold(self, fold: Fold, at: int) -> Iterator[None]:
+        """Apply batches until the version is reached, and yield now and then."""
+        while fold.state.version < at:
+            after = fold.place.seq
+            batches = self._writer.ask(lambda journal: journal.batches(after, PIECE_BYTES))
+            if not batches:
+                raise JournalDamagedError(fold.journal, f"batch {after + 1} is missing")
+            for batch in batches:
+                yield from self._add(fold, batch, at)
+                if fold.state.version >= at:
+                    return
+
+    def _add(self, fold: Fold, batch: Batch, at: int) -> Iterator[None]:
+        fold.check(batch)
+        for chunk in chunks(batch.lines):
+            began = time.perf_counter()
+            fold.apply(chunk, at - fold.state.version)
+            if fold.state.version >= at:
+                return
+            yield
+            self._rest(time.perf_counter() - began)
+        fold.end(batch)
+
+    def _rest(self, worked: float) -> None:
+        if self._is_busy():
+            time.sleep(REST * worked)  # so that intake has the interpreter
+
+
+def _check(journal: Journal, at: int) -> None:
+    if not journal.oldest <= at <= journal.head.version:
+        raise VersionGoneError(at, journal.oldest, journal.head.version)
+
+
+def _before(journal: Journal, at: int) -> list[Checkpoint]:
+    """Return the checkpoints up to a version, newest first.
+
+    Raises:
+        VersionGoneError: The journal does not hold that version.
+    """
+    _check(journal, at)
+    return [kept for kept in reversed(journal.checkpoints()) if kept.version <= at]
