@@ -32,6 +32,10 @@ class Ending(Protocol):
     def is_over(self) -> bool:
         """Whether it has ended, and whoever used it was told."""
 
+    @property
+    def outlives(self) -> bool:
+        """Whether what is not acked is kept for the next producer."""
+
     def end(self) -> None:
         """Take nothing more, and send what there is in the background."""
 
@@ -81,6 +85,8 @@ def _send_what_is_left(process: int) -> None:
             lost = link.unacked()
             lines, them = ("1 line is", "it") if lost == 1 else (f"{lost} lines are", "them")
             text = "%s lost with this process: the store at %s has not acked %s"
+            if link.outlives:
+                text = "%s left in a spool by this process: the store at %s has not acked %s"
             say(logger.warning, text, lines, link.path, them)
 
 

@@ -12,6 +12,8 @@
     ├── JournalError           the journal cannot be opened (also an OSError)
     │   ├── JournalInUseError    another process has it open
     │   └── JournalDamagedError  it does not hold what was written
+    ├── SpoolError             what a producer hands over cannot be kept (also an OSError)
+    │   └── SpoolInUseError      another producer has it open
     ├── VersionGoneError       that version is cut off, or has not come (also a LookupError)
     ├── NoJournalError         nobody keeps the past
     ├── QuestionRefusedError   a store elsewhere does not answer this
@@ -223,6 +225,38 @@ class JournalDamagedError(JournalError):
         )
         super().__init__(path, f"damaged: {place}. Nothing from there on is applied; {self.cure}")
         self.args = path, place, cure
+
+
+class SpoolError(ActorStoreError, OSError):
+    """Raised when a spool cannot be opened, or an event not written to it; the event was not handed over.
+
+    Attributes:
+        path: The spool.
+        reason: What is wrong.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the spool {self.path} cannot be used: {self.reason}"
+
+
+class SpoolInUseError(SpoolError):
+    """Raised when another producer has the spool open; it is left alone.
+
+    Attributes:
+        path: The spool.
+        owner: Process id of the one that has it open; 0 where it is not known.
+    """
+
+    def __init__(self, path: str, owner: int = 0) -> None:
+        who = f"process {owner}" if owner else "another process"
+        super().__init__(path, f"{who} has it open; stop that one, or name another file")
+        self.args = path, owner
+        self.owner = owner
 
 
 class VersionGoneError(ActorStoreError, LookupError):

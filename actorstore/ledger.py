@@ -12,6 +12,7 @@ Reading order: `Ledger`, what is handed over, what is sent, what is heard.
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 from actorstore.errors import JournalRegressionError, ProducerConflictError
 from actorstore.protocol import Sendable, Welcome, count_blank
@@ -26,6 +27,17 @@ class Parcel:
         self.data = data
         self.lines = lines
         self.blank = blank  # of the lines
+
+
+class Standing(NamedTuple):
+    """What a store says of the lines of a producer that it has accounted for."""
+
+    store: str = ""
+    """Id of the store."""
+    lines: int = 0
+    """How many, as the store counts them."""
+    rejected: int = 0
+    """Of those, refused."""
 
 
 class Ledger:
@@ -68,6 +80,25 @@ class Ledger:
     def size(self) -> int:
         """Bytes of lines that are kept."""
         return self._kept_bytes
+
+    @property
+    def standing(self) -> Standing:
+        """What the store that was last talked to says of the lines acked."""
+        return Standing(self._store, self.acked + self._shift, self.rejected - self._rejected_before)
+
+    def inherit(self, standing: Standing, left: Sendable | None) -> None:
+        """Go on for a producer that is gone; only its lines that were left count here.
+
+        Args:
+            standing: What the store said of those before.
+            left: Lines that may have been sent, and were not acked.
+        """
+        self._store, self._shift = standing.store, standing.lines
+        self._rejected_before = -standing.rejected
+        if left is not None:
+            self._sent.append(Parcel(*left))
+            self._in_flight = self.handed = left.lines
+            self._kept_bytes = len(left.data)
 
     # What is handed over.
 

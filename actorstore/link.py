@@ -47,9 +47,10 @@ from actorstore.handover import Handover
 from actorstore.handshake import RECEIVED_BYTES, RETRIED, answer_error, check_owner, refused, shake_hands
 from actorstore.ledger import Ledger
 from actorstore.logs import say
-from actorstore.outgoing import Flush, Forget, Item, Question, encoded, is_event, lines_in
+from actorstore.outgoing import SPOOLED, Flush, Forget, Item, Question, encoded, is_event, lines_in
 from actorstore.protocol import Ack, Answer, Ask, ClientReader, FromStore, Refusal, Reject, Sendable, ask, bye
 from actorstore.reply import Receiver
+from actorstore.spool import Spool
 from actorstore.text import clean
 from actorstore.throttle import Throttle
 from actorstore.wire import SHOWN_CHARS
@@ -80,19 +81,25 @@ class Link:
     Args:
         path: The socket.
         kept_bytes: How much may be handed over and not yet acked before producers wait.
+        spool: Where that is kept in a file, too.
     """
 
-    def __init__(self, path: str, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, path: str, kept_bytes: int = KEPT_BYTES, spool: Spool | None = None) -> None:
         self.path = path
         self.kept_bytes = kept_bytes
-        self._begin()
+        self._begin(spool)
         register(self)
+        if spool is not None and spool.left is not None:
+            self._start()  # what was left is sent, though nothing may be handed over
 
-    def _begin(self) -> None:
-        """Start as a producer that nobody knows."""
+    def _begin(self, spool: Spool | None = None) -> None:
+        """Start as a producer that nobody knows, or go on as the one whose spool that is."""
+        self._spool = spool
         self.handover: Handover[Item] = Handover()
         self.handover.attach(self._ring)
-        self._ledger = Ledger(os.urandom(8).hex())
+        self._ledger = Ledger(os.urandom(8).hex() if spool is None else spool.producer)
+        if spool is not None:
+            self._ledger.inherit(spool.standing, spool.left)
         self._lock = threading.Lock()  # of the start and the end of the thread
         self._thread: threading.Thread | None = None
         self._bell: Bell | None = None  # wakes the thread
@@ -123,6 +130,8 @@ class Link:
         self.handover.check_open()
         if type(event) is not Event:
             raise TypeError(f"handle_event takes an actorstore.Event, not {type(event).__name__}")
+        if self._spool is not None:
+            return self.put_lines(next(encoded([event])))
         return self.handover.append(event, len(event.payload) + len(event.error), is_event=True)
 
     def put_lines(self, lines: Sendable) -> bool:
@@ -131,7 +140,17 @@ class Link:
         Returns:
             Whether so much lies here that the producer ought to wait.
         """
-        return self.handover.append(lines, len(lines.data), is_event=False)
+        spool = self._spool
+        if spool is None:
+            return self.handover.append(lines, len(lines.data), is_event=False)
+        with spool.lock:  # so that the file has them in the order in which they are sent
+            self.handover.check_open()
+            spool.add(lines)
+            try:
+                return self.handover.append(SPOOLED, len(lines.data), is_event=False)
+            except StoreClosedError:
+                spool.withdraw(lines)
+                raise
 
     def when_acked(self, receiver: Receiver) -> None:
         """Have the receiver told once all that was handed over until now is acked."""
@@ -156,7 +175,13 @@ class Link:
     def unacked(self) -> int:
         """Count the lines that were handed over and are not acked."""
         lying = sum(map(lines_in, self.handover.items.copy()))
-        return self._ledger.unacked + lying
+        spooled = 0 if self._spool is None else self._spool.waiting()
+        return self._ledger.unacked + lying + spooled
+
+    @property
+    def outlives(self) -> bool:
+        """Whether what is not acked is kept for the next producer."""
+        return self._spool is not None
 
     def trouble(self) -> ActorStoreError | None:
         """Return why there is no connection, where there is none."""
@@ -192,6 +217,9 @@ class Link:
         self.handover.refuse(StoreClosedError)
         if self._thread is not None or self.handover.items:
             self._ring()
+        elif self._spool is not None:  # nothing was ever handed over
+            self._spool.close(is_done=True)
+            self._spool = None
 
     def let_go(self) -> None:
         """End once somebody gets round to it; for finalizers, which may find any lock taken."""
@@ -229,11 +257,13 @@ class Link:
 
     def leave_behind(self) -> None:
         """In a forked child: let go of the parent's connection, and start anew."""
-        connection, bell = self._socket, self._bell
+        connection, bell, spool = self._socket, self._bell, self._spool
         closed = self.handover.closed
         self._begin()
         if closed:
             self.handover.refuse(closed)
+        if spool is not None:
+            spool.leave_behind()
         for descriptor in (connection, bell):
             if descriptor is not None:
                 descriptor.close()
@@ -313,6 +343,9 @@ class Link:
             self._fail_questions(closed)
         else:
             items, only_events = self.handover.take()
+        if self._spool is not None:
+            for lines in self._spool.take():  # all that was added before any of the items
+                self._ledger.add_lines(lines)
         if only_events:
             self._take_events(cast(list[Event], items))
         else:
@@ -357,6 +390,7 @@ class Link:
             welcome, messages = shake_hands(connection, self._reader, self._ledger.producer, self.path)
             check_owner(connection, self.path)
             self._ledger.resume(welcome)
+            self._note()
             self._tell_acked()
             for question in self._questions.values():
                 self._ledger.add_question(question.line)
@@ -444,6 +478,7 @@ class Link:
             match message:
                 case Ack(lines):
                     self._ledger.hear_ack(lines)
+                    self._note()
                     self._tell_acked()
                 case Reject():
                     self._hear_reject(message)
@@ -473,6 +508,11 @@ class Link:
             del self._questions[number]
             question.receiver.fail(answer_error(refusal))
 
+    def _note(self) -> None:
+        """Have the spool let go of what is acked; it hears of a new store before any line is sent there."""
+        if self._spool is not None:
+            self._spool.note(self._ledger.acked, self._ledger.standing)
+
     def _tell_acked(self) -> None:
         """Tell those who wait for acks."""
         ledger = self._ledger
@@ -501,6 +541,9 @@ class Link:
         flushing = [receiver for _, receiver in self._flushes]
         for receiver in (*flushing, *late):
             receiver.fail(closed())
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.close(is_done=self._ledger.unacked <= 0)
         connection, self._socket = self._socket, None
         if connection is not None:
             if self._ledger.unacked <= 0 and not isinstance(closed(), RefusedError):

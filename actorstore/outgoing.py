@@ -40,7 +40,13 @@ class Forget(NamedTuple):
     number: int
 
 
-Item: TypeAlias = Event | Sendable | Question | Flush | Forget
+class Spooled(NamedTuple):
+    """A token: lines lie in the spool."""
+
+
+SPOOLED: Final = Spooled()
+
+Item: TypeAlias = Event | Sendable | Question | Flush | Forget | Spooled
 """What is handed over to the thread."""
 
 

@@ -32,6 +32,7 @@ from actorstore.protocol import Ask, sendable
 from actorstore.replica import snapshot_of
 from actorstore.reply import ANSWER_SECONDS, Reply
 from actorstore.reporting import Reporter
+from actorstore.spool import Spool
 from actorstore.wire import chunks
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ Parts = Mapping[str, msgspec.Raw]
 """An answer as it came: its parts, by name."""
 
 
-def connect(address: Address | None = None, *, kept_bytes: int = KEPT_BYTES) -> RemoteStore:
+def connect(
+    address: Address | None = None, *, kept_bytes: int = KEPT_BYTES, spool: Address | None = None
+) -> RemoteStore:
     """Connect to a store that listens.
 
     Args:
@@ -51,12 +54,15 @@ def connect(address: Address | None = None, *, kept_bytes: int = KEPT_BYTES) -> 
             else `$XDG_RUNTIME_DIR/actorstore/store.sock`, else `~/.actorstore/store.sock`.
         kept_bytes: How many bytes may be handed over and not yet acked before
             producers wait.
+        spool: Path of a file that keeps them, too; see `RemoteStore`.
 
     Raises:
+        SpoolInUseError: Another producer has the spool open.
+        SpoolError: It is no spool, or cannot be made.
         StoreUnreachableError: Nobody answers there.
         RefusedError: The store does not take this producer.
     """
-    store = RemoteStore(address, kept_bytes=kept_bytes)
+    store = RemoteStore(address, kept_bytes=kept_bytes, spool=spool)
     store._link.open()
     return store
 
@@ -77,14 +83,31 @@ class RemoteStore(Reporter):
         address: Path of the socket, as for `connect`.
         kept_bytes: How many bytes may be handed over and not yet acked before
             producers wait.
+        spool: Path of a file that keeps them, too: a process that is killed then
+            loses nothing that was handed over, and the next `RemoteStore` with
+            the same file goes on from there, under the same producer id. It is
+            removed once this is closed and all is acked. A loss of power may take
+            its end. Not pickled, and left behind in a forked child: a file has
+            one producer.
+
+    Raises:
+        SpoolInUseError: Another producer has the spool open.
+        SpoolError: It is no spool, or cannot be made.
 
     Every method raises `StoreClosedError` once this is closed, and
     `ProducerSupersededError`, `ProducerConflictError` or
     `JournalRegressionError` once the store has refused this producer for good.
     """
 
-    def __init__(self, address: Address | None = None, *, kept_bytes: int = KEPT_BYTES) -> None:
-        self._link = Link(find(address), kept_bytes)
+    def __init__(
+        self,
+        address: Address | None = None,
+        *,
+        kept_bytes: int = KEPT_BYTES,
+        spool: Address | None = None,
+    ) -> None:
+        self._link = Link(find(address), kept_bytes, None if spool is None else Spool(spool))
+        self._quick = Event if spool is None else None  # what is handed over without further ado
         self._copies = Copies()
         self._forgotten = weakref.finalize(self, self._link.let_go)
         self._forgotten.atexit = False  # the link sees to that
@@ -106,7 +129,7 @@ class RemoteStore(Reporter):
             TypeError: It is not an `Event`.
         """
         handover = self._link.handover
-        if type(event) is Event and event.payload is ABSENT and not event.error:
+        if type(event) is self._quick and event.payload is ABSENT and not event.error:
             items = handover.items
             items.append(event)
             if (handover.asleep or len(items) >= MAX_ITEMS) and handover.turn(event):

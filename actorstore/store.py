@@ -391,7 +391,7 @@ class Store(Reporter):
 
 
 def _is_busy(intake: Intake) -> bool:
-    return not intake.idle
+    return not intake.asleep or intake.waiting > 0
 
 
 def _close_forgotten(mailbox: Mailbox, intake: Intake, server: Server | None) -> None:

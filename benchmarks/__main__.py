@@ -5,6 +5,7 @@ from benchmarks import (
     bench_encoding,
     bench_idle,
     bench_import,
+    bench_journal,
     bench_latency,
     bench_memory,
     bench_remote,
@@ -21,6 +22,7 @@ QUESTIONS = {
     "remote": bench_remote.measure,
     "distance": bench_distance.measure,
     "idle": bench_idle.measure,
+    "journal": bench_journal.measure,
 }
 
 if __name__ == "__main__":

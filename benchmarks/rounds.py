@@ -51,6 +51,8 @@ class Scale(msgspec.Struct, frozen=True):
     """Events of the stream that a peer takes in a turn which takes them one by one, across processes."""
     connections: int = 1_000
     """Idle connections at a store."""
+    kept: int = 10_000_000
+    """Events in the journal that is opened, and whose past is asked."""
 
 
 FULL = Scale()
@@ -63,6 +65,7 @@ QUICK = Scale(
     processes=2,
     part=1_000,
     connections=100,
+    kept=200_000,
 )
 """Shows that all of it runs; the numbers say nothing."""
 SMALLEST = Scale(
@@ -76,6 +79,7 @@ SMALLEST = Scale(
     processes=1,
     part=2,
     connections=2,
+    kept=10,
 )
 """For the smoke test."""
 

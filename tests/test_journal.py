@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from actorstore.account import Account
-from actorstore.batch import Count, Farewell, pack
+from actorstore.batch import Batch, Count, Farewell, pack
 from actorstore.errors import JournalDamagedError, JournalError, JournalInUseError
 from actorstore.journal import APPLICATION, FORMAT, Durability, Journal
 from actorstore.recovery import Fold, recover
@@ -333,6 +333,13 @@ def test_damage_is_named_with_its_batch_and_a_cure(path: Path, statement: str) -
     with pytest.raises(JournalDamagedError, match="batch 4") as caught:
         opened(path)
     assert "journal export" in str(caught.value)
+
+
+def test_a_swallowed_checksum_lets_damage_through(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes the test above worth something."""
+    tamper(path, 9, "UPDATE batch SET lines = replace(lines, 'u3', 'u4') WHERE seq = 4")
+    monkeypatch.setattr(Batch, "follows", lambda *_: True)
+    assert opened(path).state.snapshot().units[3].attempts == 0
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from actorstore.address import VARIABLE
 from actorstore.answers import FlushResult
-from actorstore.cli import BROKEN, FAILED, UNREACHABLE, WRONG
+from actorstore.cli import BROKEN, FAILED, IN_USE, UNREACHABLE, WRONG
 from actorstore.cli.drawing import plain_json
 from actorstore.cli.talk import Talk
 from actorstore.errors import (
@@ -22,6 +22,8 @@ from actorstore.errors import (
     JournalDamagedError,
     JournalFailedError,
     NoJournalError,
+    SpoolError,
+    SpoolInUseError,
     StoreTimeoutError,
     UnknownRunError,
     VersionGoneError,
@@ -58,7 +60,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def feeding(address: str | None) -> Iterator[RemoteStore]:
+def feeding(address: str | None, spool: str | None = None) -> Iterator[RemoteStore]:
     """A store to feed; leaving it waits for the acks, unless something has gone wrong by then.
 
     Then what is left is given up: its command has said what was not acked, and ends.
@@ -66,7 +68,7 @@ def feeding(address: str | None) -> Iterator[RemoteStore]:
     Raises:
         StoreUnreachableError: Nobody listens there.
     """
-    store = connect(address)
+    store = connect(address, spool=spool)
     try:
         yield store
     except BaseException:
@@ -96,7 +98,9 @@ def refusal(error: ActorStoreError, talk: Talk) -> int:
         return FAILED
     if isinstance(error, JournalDamagedError | JournalFailedError):
         return BROKEN
-    return WRONG if isinstance(error, AddressError) else UNREACHABLE
+    if isinstance(error, SpoolInUseError):
+        return IN_USE
+    return WRONG if isinstance(error, AddressError | SpoolError) else UNREACHABLE
 
 
 def flushed(store: RemoteStore) -> FlushResult:

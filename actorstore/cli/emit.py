@@ -61,6 +61,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time", metavar="TIME", help="when it happened (RFC 3339); otherwise now")
     parser.add_argument("--pr", type=int, metavar="N", help="number of a pull request")
     parser.add_argument("--json", action="store_true", help="print how many were accepted and rejected")
+    parser.add_argument(
+        "--spool",
+        metavar="FILE",
+        help="keep what is not acked in this file, also when this is killed; the next one goes on from there",
+    )
     add_socket(parser)
 
 
@@ -95,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _send_event(args: argparse.Namespace, talk: Talk) -> int:
     line = _line(args)
-    with feeding(args.socket) as store:
+    with feeding(args.socket, args.spool) as store:
         store.handle_lines(line)
         result = flushed(store)
         _print(args, result)
@@ -144,7 +149,7 @@ def _send_lines(args: argparse.Namespace, talk: Talk) -> int:
 
     sent = Sent(talk)
     result = FlushResult(0, 0)
-    with feeding(args.socket) as store:
+    with feeding(args.socket, args.spool) as store:
         if sys.stdin is not None and sys.stdin.isatty():
             talk.note("reading events from the terminal, one JSON object a line; Ctrl-D ends it")
         try:

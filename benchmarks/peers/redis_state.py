@@ -80,10 +80,15 @@ class RedisStore:
 
     Args:
         lean: Have `task.completed`, which changes nothing in a unit, merely counted.
+        durable: Have every reply on disk: an append-only file, synced after each batch of commands that the
+            server has read, and never rewritten.
+        batch: Commands in a pipeline.
     """
 
-    def __init__(self, *, lean: bool = False) -> None:
+    def __init__(self, *, lean: bool = False, durable: bool = False, batch: int = BATCH) -> None:
         import redis
+
+        self._batch = batch
 
         self._lean = lean
         self._decoder = msgspec.json.Decoder(Line)
@@ -92,6 +97,8 @@ class RedisStore:
         self._folder = tempfile.mkdtemp(prefix="redis-")
         path = f"{self._folder}/socket"
         options = {"port": "0", "unixsocket": path, "save": "", "appendonly": "no", "dir": self._folder}
+        if durable:
+            options |= {"appendonly": "yes", "appendfsync": "always", "auto-aof-rewrite-percentage": "0"}
         command = ["redis-server"]
         for name, value in options.items():
             command += [f"--{name}", value]
@@ -149,10 +156,10 @@ class RedisStore:
         """Send commands, and count so many events."""
         pipeline = self._client.pipeline(transaction=False)
         execute = pipeline.execute_command
-        for start in range(0, len(commands), BATCH):
+        for start in range(0, len(commands), self._batch):
             if start:
                 pipeline.execute()
-            for command in commands[start : start + BATCH]:
+            for command in commands[start : start + self._batch]:
                 execute(*command)
         pipeline.incrby("version", events)
         pipeline.execute()
