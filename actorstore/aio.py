@@ -96,7 +96,9 @@ class AsyncStore(AsyncReporter):
     ) -> StateSnapshot:
         """Return the run as it stands between two events, or as it stood at a version."""
         if at is not None:
-            return await asyncio.to_thread(self._look_back().snapshot, run, at, timeout)
+            past = self._look_back()
+            await self._ask(lambda actor: actor.version, timeout)  # after all that this caller handed over
+            return await asyncio.to_thread(past.snapshot, run, at, timeout)
         kept = self._mailbox.kept(run)
         if kept is not None:
             return kept

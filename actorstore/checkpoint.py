@@ -22,6 +22,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from actorstore.answers import GraphData, GraphEdge, GraphNode, GraphProblem, RunStatus, UnitState
+from actorstore.event import explain
 from actorstore.run import GraphParts, Run
 from actorstore.state import State
 
@@ -66,16 +67,18 @@ class RunFields(msgspec.Struct, frozen=True, omit_defaults=True):
     finished_at: datetime | None = None
     error: str | None = None
     has_graph: bool = False
+    units: int = 0
+    """How many there are."""
 
 
 class Head(msgspec.Struct, frozen=True, omit_defaults=True):
     """The fields of a state."""
 
     format: int
-    store: str
-    version: int
-    unknown_units: int
-    started: bool
+    store: str = ""
+    version: int = 0
+    unknown_units: int = 0
+    started: bool = False
     latest: str | None = None
     """The run that started last, or was created last before any has; absent where there is none."""
 
@@ -119,6 +122,7 @@ def _frozen(run: Run, version: int) -> FrozenRun:
         run.finished_at,
         run.error,
         graph is not None,
+        len(run.units),
     )
     return FrozenRun(fields, run.faces(version), graph)
 
@@ -150,7 +154,7 @@ def _pieces(place: int, run: FrozenRun) -> Iterator[tuple[Piece, int]]:
         yield Piece(place, edges=edges), len(edges)
     for level, all_ids in enumerate(graph.levels):
         for ids in _slices(all_ids) if all_ids else [[]]:
-            yield Piece(place, level=level, ids=ids), len(ids)
+            yield Piece(place, level=level, ids=ids), len(ids) or 1
     for problems in _slices(graph.problems):
         yield Piece(place, problems=problems), sum([len(problem.ids) for problem in problems])
 
@@ -185,6 +189,8 @@ class _Gathered:
     def run(self, version: int) -> Run:
         """Return the run."""
         fields = self.fields
+        if len(self.units) != fields.units:
+            raise CheckpointError(f"run {fields.id!r} has {len(self.units)} of {fields.units} units")
         run = Run(fields.id, fields.born)
         run.begin(fields.born, fields.status)
         run.changed = fields.changed
@@ -217,8 +223,8 @@ def restore(parts: Iterable[bytes]) -> State:
                     runs.append(_Gathered(piece.fields))
                 if runs:
                     runs[piece.run].add(piece)
-    except (msgspec.MsgspecError, UnicodeError, IndexError) as error:
-        raise CheckpointError(str(error)) from None
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, IndexError) as error:
+        raise CheckpointError(explain(error)) from None
     if head is None:
         raise CheckpointError("its first part is missing")
     state = State(head.store)

@@ -43,6 +43,8 @@ def keep_at(journal: Journal, keep: int) -> Checkpoint | None:
         JournalDamagedError: The journal does not hold what was written into it.
     """
     last = journal.head.version - keep
+    if last <= journal.oldest:
+        return None
     fold = begin(journal, last)
     if not _fold_up_to(journal, fold, last):
         return None

@@ -231,8 +231,11 @@ class Journal:
         """Whether the WAL has become long."""
         return self._unfolded >= FOLD_BYTES
 
-    def fold(self) -> None:
+    def fold(self, *, shrinks: bool = False) -> None:
         """Copy the WAL into the database, so that it begins anew.
+
+        Args:
+            shrinks: Whether to give the room of the WAL back, which it otherwise keeps.
 
         Raises:
             NoRoomError: There is no room for it; the WAL grows on.
@@ -240,7 +243,8 @@ class Journal:
         """
         self._unfolded = 0
         with self._writing():
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            mode = "TRUNCATE" if shrinks else "PASSIVE"
+            self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
 
     @property
     def oldest(self) -> int:

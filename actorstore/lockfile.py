@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from contextlib import suppress
+from typing import Final
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+OWNER_SECONDS: Final = 0.5
+"""How long one who finds the lock taken waits to learn by whom."""
 
 
 class LockedError(OSError):
@@ -82,8 +88,12 @@ class LockFile:
 
 
 def _owner(descriptor: int) -> int:
-    with suppress(OSError, ValueError):
-        return int(os.pread(descriptor, 32, 0))
+    """Return who has the lock: it takes that first, and writes down who it is a moment later."""
+    end = time.monotonic() + OWNER_SECONDS
+    while time.monotonic() < end:
+        with suppress(OSError, ValueError):
+            return int(os.pread(descriptor, 32, 0))
+        time.sleep(0.001)  # nothing tells when it has
     return 0
 
 

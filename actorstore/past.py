@@ -29,8 +29,8 @@ PIECE_BYTES: Final = 256 << 10
 WORK_SECONDS: Final = 0.01
 """How long this works at a time: who gets the interpreter back from a busy store has waited 5 ms for it."""
 
-REST: Final = 2.5
-"""How many times as long as it works this rests while the store is busy, which keeps 0.7 of its speed."""
+REST: Final = 1.0
+"""How many times as long as it works this rests while the store is busy, which keeps 0.8 of its speed."""
 
 
 class Journals(Protocol):

@@ -238,7 +238,7 @@ class Server:
         self._background.submit(run)
 
     def look_back(self, asked: Asked, past: Past) -> None:
-        """Answer a question about the past, when its turn comes."""
+        """Answer a question about the past, after all that was handed over, and when its turn comes."""
 
         def run() -> None:
             try:
@@ -246,7 +246,7 @@ class Server:
             except BaseException as error:
                 asked.fail(error)
 
-        self._historian.submit(run)
+        self.mailbox.send(lambda actor: actor.version, _Then(self._historian, run, asked))
 
     def is_hung_up(self, transport: asyncio.Transport) -> bool:
         """Whether the other end of a connection has gone altogether."""
@@ -408,6 +408,27 @@ class _Gate:
 
     def fail(self, _: BaseException) -> None:
         """Never called: room is no question."""
+
+
+class _Then:
+    """A receiver that has something done in a thread once its answer is there."""
+
+    def __init__(self, threads: ThreadPoolExecutor, work: Callable[[], None], asked: Asked) -> None:
+        self._threads = threads
+        self._work = work
+        self._asked = asked
+
+    def set(self, _: object) -> bool:
+        """Have it done."""
+        try:
+            self._threads.submit(self._work)
+        except RuntimeError:  # the server is closing
+            self._asked.fail(StoreClosedError())
+        return False
+
+    def fail(self, error: BaseException) -> None:
+        """Pass on why not."""
+        self._asked.fail(error)
 
 
 class _Posted:

@@ -211,7 +211,9 @@ class Store(Reporter):
             NoJournalError: A version was asked for, and the store has no journal.
         """
         if at is not None:
-            return self._look_back().snapshot(run, at, timeout)
+            past = self._look_back()
+            self._mailbox.ask(lambda actor: actor.version, timeout)  # after all that this caller handed over
+            return past.snapshot(run, at, timeout)
         kept = self._mailbox.kept(run)
         if kept is not None:
             return kept

@@ -269,7 +269,11 @@ class Writer:
         began = time.monotonic()
         while True:
             try:
-                write()
+                try:
+                    write()
+                except NoRoomError:
+                    self._journal.fold(shrinks=True)  # the WAL has many copies of a page
+                    write()
                 break
             except NoRoomError as error:
                 if self.trouble is None:

@@ -2,8 +2,8 @@
 
 Plays scenario after scenario, each with a seed of its own, and the tests with
 hostile peers among them; then judges times, and says how often each promise was
-checked. With no failure in n checks, fewer than 3 in n fail, at 95 % confidence.
-Stops at the first failure, with what repeats it, and exits with 1.
+checked, there and in docs/reliability.md. With no failure in n checks, fewer than
+3 in n fail, at 95 % confidence. Stops at the first failure, with what repeats it, and exits with 1.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from typing import Final
 
+from tests.chaos import report
 from tests.chaos.checker import Verdict
 from tests.chaos.latency import judge_times
 from tests.chaos.scenarios import SCENARIOS, scene
@@ -61,6 +62,7 @@ def _soak(minutes: float, seed: int) -> int:
     print("played:", ", ".join(f"{name} {count}" for name, count in sorted(played.items())))
     print("happened:", ", ".join(f"{name} {count}" for name, count in sorted(happened.items())))
     print(verdict)
+    report.write(verdict, happened, minutes, seed)
     return 1 if verdict.broken else 0
 
 
