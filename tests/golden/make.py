@@ -1,4 +1,4 @@
-"""Makes the golden journals of this format: `python -m tests.golden.make`; those of others are kept as they are.
+"""Makes the golden journals of this format: `python -m tests.golden.make`; those of others stay.
 
 `format-N.tar.gz` holds three journals, `whole`, `cut` (its past was cut off behind
 a checkpoint) and `killed` (with the WAL that a killed store left), and what
