@@ -161,6 +161,7 @@ class StoreActor(pykka.ThreadingActor):
         self._is_said_connected = False
         self._feeding = 0  # connections of other processes that have sent events
         self._accounts = origin.accounts  # of producers in other processes
+        self._leaving: list[Account] = []  # those that are forgotten once that is durable
         self._faults = 0
         self._to_tell: list[Account] = []  # whose listeners hear what became of their lines
         self._waiting: dict[Receiver, Question] = {}  # to be asked again after the next change
@@ -295,6 +296,7 @@ class StoreActor(pykka.ThreadingActor):
         self._work()
         account = self._accounts.pop(producer, None)
         if account is not None and account.taken and self._keeper is not None:
+            self._leaving.append(account)
             self._append(Entry(account, [], b"", farewell=True))
 
     def feed_begins(self) -> None:
@@ -435,6 +437,8 @@ class StoreActor(pykka.ThreadingActor):
         self._board.version = self._state.version
         self._board.clear()
         account.accepted += len(entry.events)
+        if entry.farewell:
+            self._leaving.remove(account)
         if entry.lines:
             account.lines += entry.lines
             account.rejected += len(entry.rejections)
@@ -509,13 +513,17 @@ class StoreActor(pykka.ThreadingActor):
         if was_applied:
             self._follow_up()
             if keeper.wants_checkpoint():
-                accounts = [
-                    Count(id, account.lines, account.accepted, account.rejected)
-                    for id, account in self._accounts.items()
-                ]
-                keeper.checkpoint(committed.place, freeze(self._state), accounts)
+                keeper.checkpoint(committed.place, freeze(self._state), self._counts())
         if keeper.trouble is not None:
             self._ask_out_of_turn()
+
+    def _counts(self) -> list[Count]:
+        """Return what is durable of the accounts: of who has said something, and is not forgotten yet."""
+        return [
+            Count(account.producer, account.lines, account.accepted, account.rejected)
+            for account in (*self._accounts.values(), *self._leaving)
+            if account.lines and account.producer is not None
+        ]
 
     def _ask_durably(self, question: Question) -> None:
         """Ask after all that was handed over before; out of turn where that takes nobody knows how long."""

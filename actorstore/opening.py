@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from actorstore.actor import Origin
-from actorstore.journal import Durability, Journal, Path
+from actorstore.journal import Durability, Journal
+from actorstore.journalfile import Path
 from actorstore.past import Past
 from actorstore.recovery import recover
 from actorstore.writer import Writer

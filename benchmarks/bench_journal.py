@@ -229,6 +229,7 @@ def _past(data: bytes, scale: Scale) -> Iterator[Row]:
         yield slower(
             "the same without checkpoints, against feeding the same bytes", without, fed, figures, 2.0
         )
+        yield from _asked(path, data, count)
 
 
 def _open(path: Path, version: int) -> None:

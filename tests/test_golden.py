@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actorstore.cli import main
-from actorstore.journal import FORMAT
+from actorstore.journalfile import FORMAT
 from tests.golden.make import FOLDER, said
 
 ARCHIVES = sorted(FOLDER.glob("format-*.tar.gz"))

@@ -16,7 +16,8 @@ import pytest
 from actorstore.account import Account
 from actorstore.batch import Batch, Count, Farewell, pack
 from actorstore.errors import JournalDamagedError, JournalError, JournalInUseError
-from actorstore.journal import APPLICATION, FORMAT, Durability, Journal
+from actorstore.journal import Durability, Journal
+from actorstore.journalfile import APPLICATION, FORMAT
 from actorstore.recovery import Fold, recover
 from actorstore.walfile import inspect
 
@@ -337,7 +338,7 @@ def test_damage_is_named_with_its_batch_and_a_cure(path: Path, statement: str) -
 
 def test_a_swallowed_checksum_lets_damage_through(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What makes the test above worth something."""
-    tamper(path, 9, "UPDATE batch SET lines = replace(lines, 'u3', 'u4') WHERE seq = 4")
+    tamper(path, 9, "UPDATE batch SET lines = CAST(replace(lines, 'u3', 'u4') AS BLOB) WHERE seq = 4")
     monkeypatch.setattr(Batch, "follows", lambda *_: True)
     assert opened(path).state.snapshot().units[3].attempts == 0
 

@@ -21,7 +21,8 @@ from actorstore.cli import BROKEN, IN_USE, WRONG
 from actorstore.cli.talk import Talk
 from actorstore.compaction import cut_off, keep_at, packed_accounts
 from actorstore.errors import JournalDamagedError, JournalError, JournalFailedError, JournalInUseError
-from actorstore.journal import FORMAT, Checkpoint, Journal, NoRoomError
+from actorstore.journal import Checkpoint, Journal, NoRoomError
+from actorstore.journalfile import FORMAT
 from actorstore.recovery import Fold, begin
 from actorstore.text import clean
 

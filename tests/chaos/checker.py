@@ -11,6 +11,7 @@ was checked, and every way in which it was broken; the exit code is 1 then.
     G4  the versions that a reader sees never go down, and the last is the number of events
     G5  updates put together are the snapshot, byte for byte
     G6  a snapshot asked for after an ack holds the acked lines
+    G7  a journal that was killed again and again is whole, each checkpoint what its batches make
     G12 the journal, folded twice, gives the same bytes, and those of the last snapshot
     R   every bad line is rejected, no good one is, and the producer hears of it before the ack
 
@@ -21,15 +22,18 @@ acked is in none of the later ones.
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
 import sys
 from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from actorstore import RemoteStore
+from actorstore.cli import main as main_of_actorstore
 from actorstore.journal import Journal
 from actorstore.recovery import recover
 from tests.chaos.reader import digest
@@ -136,6 +140,10 @@ def _judge_journal(verdict: Verdict, folder: Path, final: dict[str, Any], told: 
     path = folder / JOURNAL
     if not path.exists():
         return
+    said = io.StringIO()
+    with redirect_stderr(said), redirect_stdout(said):
+        code = main_of_actorstore(["journal", "check", str(path)])
+    verdict.check("G7", code == 0, f"journal check: {said.getvalue()}")
     folds = {_fold(path), _fold(path), (final.get("digest", ""), final["version"])}
     verdict.check("G12", len(folds) == 1, f"the journal, and the last snapshot, are {folds}")
     lines = journaled(path)

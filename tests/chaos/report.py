@@ -20,6 +20,10 @@ PROMISES: Final = {
     "G4": ("versions grow by one an event, and no reader sees one go back", "`tests/chaos/checker.py`"),
     "G5": ("snapshot and updates give the later snapshot, byte for byte", "`tests/chaos/checker.py`"),
     "G6": ("a snapshot asked for after an ack holds the acked events", "`tests/chaos/checker.py`"),
+    "G7": (
+        "a journal that was killed again and again is whole, checkpoints included",
+        "`tests/chaos/checker.py`",
+    ),
     "G8": (
         "one bad peer does not stop or slow the others",
         "`tests/chaos/latency.py`, `tests/test_hostile.py`",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from actorstore import Store
 from actorstore.cli import main
-from actorstore.journal import FORMAT
+from actorstore.journalfile import FORMAT
 from tests.raw import Raw
 
 FOLDER = Path(__file__).parent
