@@ -3,7 +3,7 @@
 The actor takes no part in it. The journal is read in short pieces, between the
 transactions of its writer, and what they hold is applied to a state of its own,
 which begins with the checkpoint before the version. While the store is busy,
-this rests longer than it works, because both share one interpreter.
+this rests now and then, because both share one interpreter.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ PIECE_BYTES: Final = 256 << 10
 WORK_SECONDS: Final = 0.01
 """How long this works at a time: who gets the interpreter back from a busy store has waited 5 ms for it."""
 
-REST: Final = 1.0
-"""How many times as long as it works this rests while the store is busy, which keeps 0.8 of its speed."""
+REST: Final = 0.5
+"""How long this rests while the store is busy, as a share of the time it works."""
 
 
 class Journals(Protocol):

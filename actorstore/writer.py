@@ -50,8 +50,8 @@ TRANSACTION_BYTES: Final = 4 << 20
 CHECKPOINT_BYTES: Final = 16 << 20
 """After how many bytes of lines there is a checkpoint: recovery folds as many, in a tenth of a second."""
 
-CHECKPOINT_SHARE: Final = 16
-"""How many times the bytes of a checkpoint lie between it and the next: a sixteenth of the file is theirs."""
+CHECKPOINT_SHARE: Final = 10
+"""How many times the bytes of a checkpoint lie between it and the next: at most a tenth of the file."""
 
 FIRST_WAIT: Final = 0.05
 """Seconds until a write that found no room is tried again; each further try waits twice as long."""
