@@ -7,12 +7,17 @@ Examples are the same in every run. `HYPOTHESIS_PROFILE=random` draws new ones, 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, whose children inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 pytest.register_assert_rewrite("tests.builders")
 
