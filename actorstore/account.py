@@ -2,8 +2,8 @@
 
 A producer of another process counts its lines, and so does the store; where the
 two counts agree, nothing is lost and nothing counts twice. Only the actor's
-thread writes here, between two events, so a count is always the whole truth
-about the events that are applied.
+thread writes here (but for `handed`), between two events, so a count is always
+the whole truth about the events that are applied.
 """
 
 from __future__ import annotations
@@ -36,15 +36,27 @@ class Account:
         rejected: Of those, refused.
     """
 
-    __slots__ = ("accepted", "lines", "listener", "producer", "rejected", "taken", "told")
+    __slots__ = (
+        "accepted",
+        "handed",
+        "has_said_bye",
+        "lines",
+        "listener",
+        "producer",
+        "rejected",
+        "taken",
+        "told",
+    )
 
     def __init__(
         self, producer: str | None = None, lines: int = 0, accepted: int = 0, rejected: int = 0
     ) -> None:
         self.producer = producer
+        self.handed = lines  # handed over; written by the thread of its connections, before it hands over
         self.taken = lines  # looked at: what is accounted for, and what waits for a journal
         self.lines = lines  # accounted for: applied, refused, or blank
         self.accepted = accepted
         self.rejected = rejected
+        self.has_said_bye = False  # and is forgotten once that is durable
         self.listener: Listener | None = None
         self.told: list[Rejection] | None = None  # what the listener is told after this batch

@@ -36,7 +36,6 @@ from actorstore.answers import (
     StoreStats,
     Update,
 )
-from actorstore.batch import Count
 from actorstore.checkpoint import freeze
 from actorstore.entries import entries
 from actorstore.errors import (
@@ -47,6 +46,7 @@ from actorstore.errors import (
 from actorstore.event import Event
 from actorstore.intake import Intake, Item
 from actorstore.keeper import Entry, Keeper
+from actorstore.producers import Claimant, Producers
 from actorstore.reply import Receiver
 from actorstore.run import Draft, GraphParts
 from actorstore.state import State
@@ -87,6 +87,22 @@ class Question(NamedTuple):
     receiver: Receiver
     in_turn: bool = False
     """Whether it waits for its turn even where the journal cannot be written for now."""
+
+
+class Order(NamedTuple):
+    """A message: do this at once, though what was handed over before may wait for the journal."""
+
+    do: Callable[[StoreActor], None]
+
+
+class Welcomed(NamedTuple):
+    """What a producer that says hello is told, and its account."""
+
+    account: Account
+    store: str
+    lines: int
+    version: int
+    rejected: int
 
 
 class Forget(NamedTuple):
@@ -160,8 +176,7 @@ class StoreActor(pykka.ThreadingActor):
         self._connected = False  # what answers say: one of the next two
         self._is_said_connected = False
         self._feeding = 0  # connections of other processes that have sent events
-        self._accounts = origin.accounts  # of producers in other processes
-        self._leaving: list[Account] = []  # those that are forgotten once that is durable
+        self._producers = Producers(origin.accounts)  # those in other processes
         self._faults = 0
         self._to_tell: list[Account] = []  # whose listeners hear what became of their lines
         self._waiting: dict[Receiver, Question] = {}  # to be asked again after the next change
@@ -262,42 +277,23 @@ class StoreActor(pykka.ThreadingActor):
         """Whether there is such a run."""
         return run in self._state.runs
 
-    def claim(self, producer: str | None, listener: Listener) -> Account | None:
-        """Return the account of a producer, up to date, which this listener hears of from now on.
-
-        Args:
-            producer: Id of the producer; one without is remembered by nobody.
-            listener: Who hears.
-
-        Returns:
-            The account; `None` while lines of it wait for a journal: ask again then.
-        """
+    def hello(self, producer: str | None, claimant: Claimant) -> None:
+        """Welcome a connection as a producer, once all that the producer handed over before is durable."""
         self._work()
-        if producer is None:
-            account = Account()
-        else:
-            account = self._accounts.get(producer) or Account(producer)
-            if account.taken != account.lines:
-                return None
-            self._accounts[producer] = account
-        account.listener = listener
-        return account
+        self._producers.hello(producer, claimant)
+        self._welcome()
 
-    def release(self, producer: str | None, account: Account, listener: Listener) -> None:
-        """Tell the listener of an account nothing more, unless somebody else has claimed it."""
+    def release(self, account: Account, listener: Listener) -> None:
+        """Tell the listener of an account nothing more, unless another one is told by now."""
         self._work()
-        if account.listener is listener:
-            account.listener = None
-            if producer is not None and not account.taken:
-                self._accounts.pop(producer, None)  # it never said anything
+        self._producers.release(account, listener)
 
-    def forget_producer(self, producer: str) -> None:
-        """Forget a producer that is done: all its lines are accounted for."""
+    def bye(self, producer: str) -> None:
+        """Forget a producer that is done, once all its lines and its farewell are durable."""
         self._work()
-        account = self._accounts.pop(producer, None)
-        if account is not None and account.taken and self._keeper is not None:
-            self._leaving.append(account)
-            self._append(Entry(account, [], b"", farewell=True))
+        self._producers.bye(producer)
+        self._write_farewells()
+        self._welcome()
 
     def feed_begins(self) -> None:
         """Count a connection that sends events."""
@@ -378,6 +374,8 @@ class StoreActor(pykka.ThreadingActor):
                     return  # whoever makes room wakes this
                 if not self._intake.rest(is_done=not self._queue):
                     self.actor_ref.tell(WAKE)
+            case Order():
+                message.do(self)
             case Question() if self._keeper is None:
                 self._work()
                 self._ask(message)
@@ -417,11 +415,28 @@ class StoreActor(pykka.ThreadingActor):
         self._intake.let_in()
 
     def _follow_up(self) -> None:
-        """Ask again what was left open, and tell who listens."""
+        """Ask again what was left open, tell the listeners, and welcome producers."""
         if self._waiting:
             self._ask_again()
         if self._to_tell:
             self._tell()
+        self._welcome()
+
+    def _welcome(self) -> None:
+        """Welcome the producers whose turn has come; what they sent before was told to others."""
+        state = self._state
+        for account, claimant in self._producers.welcome():
+            claimant.receiver.set(
+                Welcomed(account, state.store, account.lines, state.version, account.rejected)
+            )
+
+    def _write_farewells(self) -> None:
+        """Have the producers forgotten that have said bye, all of whose lines are taken."""
+        for account in self._producers.farewells():
+            if self._keeper is not None and account.taken:
+                self._append(Entry(account, [], b"", farewell=True))
+            else:
+                self._producers.forget(account)
 
     def _tell(self) -> None:
         """Tell listeners what became of the lines of this batch."""
@@ -438,7 +453,7 @@ class StoreActor(pykka.ThreadingActor):
         self._board.clear()
         account.accepted += len(entry.events)
         if entry.farewell:
-            self._leaving.remove(account)
+            self._producers.forget(account)
         if entry.lines:
             account.lines += entry.lines
             account.rejected += len(entry.rejections)
@@ -448,6 +463,7 @@ class StoreActor(pykka.ThreadingActor):
                     self._to_tell.append(account)
                 else:
                     account.told += entry.rejections
+            self._producers.settle(account)
         if self._state.faults:
             self._report_faults()
 
@@ -481,6 +497,7 @@ class StoreActor(pykka.ThreadingActor):
     def _take_in(self, items: list[Item], only_events: bool) -> None:
         for entry in entries(self._intake, items, only_events=only_events):
             self._append(entry)
+        self._write_farewells()
         if self._late:
             late, self._late = self._late, []
             self._queue += late
@@ -513,22 +530,14 @@ class StoreActor(pykka.ThreadingActor):
         if was_applied:
             self._follow_up()
             if keeper.wants_checkpoint():
-                keeper.checkpoint(committed.place, freeze(self._state), self._counts())
+                keeper.checkpoint(committed.place, freeze(self._state), self._producers.counts())
         if keeper.trouble is not None:
             self._ask_out_of_turn()
-
-    def _counts(self) -> list[Count]:
-        """Return what is durable of the accounts: of who has said something, and is not forgotten yet."""
-        return [
-            Count(account.producer, account.lines, account.accepted, account.rejected)
-            for account in (*self._accounts.values(), *self._leaving)
-            if account.lines and account.producer is not None
-        ]
 
     def _ask_durably(self, question: Question) -> None:
         """Ask after all that was handed over before; out of turn where that takes nobody knows how long."""
         self._work()
-        if self._intake.items:
+        if self._intake.items or self._late:
             self._late.append(question)
         else:
             self._queue.append(question)

@@ -45,7 +45,8 @@ from actorstore.text import clean
 from actorstore.wire import CHUNK_BYTES, Chunk, decode
 
 if TYPE_CHECKING:
-    from actorstore.server import Claim, Server
+    from actorstore.actor import Welcomed
+    from actorstore.server import Server
 
 MAX_OPEN_QUESTIONS: Final = 1024
 """How many questions of one connection may be open."""
@@ -257,6 +258,7 @@ class Connection(asyncio.Protocol):
         if not self._feeds:
             self._server.tell_actor(lambda actor: actor.feed_begins())
             self._feeds = True
+        self._account.handed += lines
         self._server.intake.put_lines(HandedOver(data, self._account, lines, alike), size)
         self._put += lines
 
@@ -312,11 +314,11 @@ class Connection(asyncio.Protocol):
 
     # What is heard back.
 
-    def claimed(self, claim: Claim) -> None:
+    def welcomed(self, told: Welcomed) -> None:
         """Go on as the producer that the other end said it is."""
-        self._account = claim.account
-        self._put = self._acked = claim.lines
-        self._write(welcome(Welcome(claim.store, claim.lines, claim.version, claim.rejected)))
+        self._account = told.account
+        self._put = self._acked = told.lines
+        self._write(welcome(Welcome(told.store, told.lines, told.version, told.rejected)))
         self.go_on()
 
     def hear(self, lines: int, rejections: Sequence[Rejection]) -> None:
@@ -397,7 +399,9 @@ class Connection(asyncio.Protocol):
     def supersede(self) -> None:
         """Drop what is not handed over yet: another connection goes on."""
         self.producer = None
+        self._held = False  # nothing more is handled, and a hello that was put off has no answer
         self._close_with(SUPERSEDED)
+        self._end()
 
     def is_quiet(self) -> bool:
         """Whether all that was read is handled, applied and told."""

@@ -9,7 +9,7 @@ from typing import Final, TypeVar, cast
 
 import pykka
 
-from actorstore.actor import Board, Forget, Origin, Question, Standing, StoreActor
+from actorstore.actor import Board, Forget, Order, Origin, Question, Standing, StoreActor
 from actorstore.answers import StateSnapshot, Update
 from actorstore.errors import StoreClosedError, StoreTimeoutError
 from actorstore.intake import Intake
@@ -126,6 +126,17 @@ class Mailbox:
         """
         try:
             self._ref.tell(Question(question, receiver, in_turn))
+        except pykka.ActorDeadError:
+            raise self.closed_error() from None
+
+    def order(self, do: Callable[[StoreActor], None]) -> None:
+        """Have the actor do something at once, in the order of these calls; nothing comes back.
+
+        Raises:
+            StoreClosedError: The actor takes nothing any more.
+        """
+        try:
+            self._ref.tell(Order(do))
         except pykka.ActorDeadError:
             raise self.closed_error() from None
 

@@ -21,13 +21,12 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from actorstore.account import Account
-from actorstore.actor import LATER, StoreActor
+from actorstore.actor import StoreActor
 from actorstore.address import BACKLOG, Address, SocketFile, peer
 from actorstore.answers import StoreStats
 from actorstore.connection import Connection
@@ -35,6 +34,7 @@ from actorstore.errors import StoreClosedError, StoreFailedError
 from actorstore.intake import Intake
 from actorstore.logs import say
 from actorstore.mailbox import Mailbox
+from actorstore.producers import Claimant
 from actorstore.protocol import Violation
 from actorstore.questions import Asked
 from actorstore.throttle import Throttle
@@ -55,17 +55,6 @@ LOOK_SECONDS: Final = 0.005
 """How often a server that closes looks whether all was read and told."""
 
 logger = logging.getLogger("actorstore")
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What a producer that says hello is told, and its account."""
-
-    account: Account
-    store: str
-    lines: int
-    version: int
-    rejected: int
 
 
 class Server:
@@ -178,30 +167,25 @@ class Server:
             self._connections.discard(connection)
             if connection.producer is not None and self._owners.get(connection.producer) is connection:
                 del self._owners[connection.producer]
-            if account.listener is not None:
-                self.tell_actor(lambda actor: actor.release(connection.producer, account, connection))
+            with suppress(StoreClosedError):
+                self.mailbox.order(lambda actor: actor.release(account, connection))
 
     def claim(self, connection: Connection) -> None:
-        """Ask the actor for the account of a producer; whoever spoke for it before is superseded."""
+        """Have the actor welcome a producer; the connection that spoke for it before is superseded."""
         producer = connection.producer
         if producer is not None:
             before = self._owners.get(producer)
             self._owners[producer] = connection
             if before is not None:
                 before.supersede()
-
-        def ask(actor: StoreActor) -> object:
-            account = actor.claim(producer, connection)
-            if account is None:
-                return LATER
-            return Claim(account, actor.store_id, account.lines, actor.version, account.rejected)
-
-        self.mailbox.send(ask, _Posted(self, connection.claimed))
+        claimant = Claimant(connection, _Posted(self, connection.welcomed))
+        self.mailbox.order(lambda actor: actor.hello(producer, claimant))
 
     def forget(self, connection: Connection, producer: str) -> None:
         """Forget a producer that said goodbye."""
         if self._owners.get(producer) is connection:
-            self.tell_actor(lambda actor: actor.forget_producer(producer))
+            with suppress(StoreClosedError):
+                self.mailbox.order(lambda actor: actor.bye(producer))
 
     def has_room_for(self, connection: Connection) -> bool:
         """Whether lines may be handed over now; else the connection goes on when its turn comes."""

@@ -327,7 +327,7 @@ def test_the_producer_in_node_feeds_a_store_and_says_what_was_rejected(store: St
     assert (done.returncode, done.stdout) == (0, b"")
     assert done.stderr == b"line 4: type: expected `str`, got `int`\n"
     assert (store.snapshot().unit("a").status, store.stats().version) == ("complete", 3)
-    assert in_actor(store, lambda actor: list(actor._accounts)) == []
+    assert in_actor(store, lambda actor: list(actor._producers)) == []
 
 
 class Cutter:

@@ -533,7 +533,7 @@ def test_one_that_is_closed_is_forgotten_by_the_store(store: Store, path: Path) 
         with connect(path) as remote:
             remote.handle_event(unit_queued("a"))
     wait_until(lambda: store.stats().connections == 0)
-    wait_until(lambda: not store._mailbox.ask(lambda actor: len(actor._accounts), SECONDS))
+    wait_until(lambda: not store._mailbox.ask(lambda actor: len(actor._producers), SECONDS))
 
 
 def test_one_that_is_forgotten_sends_what_it_holds_and_ends(store: Store, path: Path) -> None:
