@@ -38,6 +38,7 @@ from tests.chaos.scenarios import (
     leave_over,
     restarts,
     scene,
+    stalled_journal,
     twice_told,
     two_holders,
     two_stores,
@@ -116,6 +117,10 @@ def test_a_frozen_reader_holds_up_nobody_and_gets_what_it_missed_as_one_update()
 
 def test_a_store_that_is_killed_twenty_times_has_lost_and_doubled_nothing() -> None:
     assert play(killed_stores)["kill"] == 20
+
+
+def test_producers_that_come_back_to_a_stalled_journal_lose_and_double_nothing() -> None:
+    assert play(stalled_journal)["stalled"]
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ class Plan:
     """Seconds between batches, at most."""
     looks: bool = True
     """Whether it looks at snapshots now and then."""
+    hangs_up: float = 0.0
+    """How often, of 1, the raw kind hangs up after a write and connects again, its lines under way."""
 
 
 # With a RemoteStore.
@@ -196,6 +198,8 @@ class _Hand:
                     self._to_write = self._to_write[connection.send(part) :]
                 except (BrokenPipeError, ConnectionResetError):
                     self._hear_the_end(connection)
+                if self._drawn.random() < self._plan.hangs_up:
+                    raise _CutError
             if self._plan.pause:
                 time.sleep(self._plan.pause * self._drawn.random())  # as above
 

@@ -14,14 +14,14 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from actorstore import batch, entries, journal, keeper, writer
+from actorstore import actor, batch, entries, journal, keeper, writer
 from actorstore.cli import main
 from actorstore.connection import Connection
 from actorstore.run import Run
-from actorstore.server import Claim
 from actorstore.state import State
 
 POINTS: Final[dict[str, tuple[Any, str]]] = {
@@ -88,12 +88,12 @@ def dedupe_after_ack() -> None:
 
 def resume_off_by_one() -> None:
     """A producer that comes back is told of one line less than it was acked, once it has some."""
-    made = Claim.__init__
+    made = actor.Welcomed
 
-    def init(self: Claim, account: Any, store: str, lines: int, version: int, rejected: int) -> None:
-        made(self, account, store, max(0, lines - 1), version, rejected)
+    def short(account: Any, store: str, lines: int, version: int, rejected: int) -> actor.Welcomed:
+        return made(account, store, max(0, lines - 1), version, rejected)
 
-    Claim.__init__ = init  # type: ignore[method-assign]
+    actor.Welcomed = short  # type: ignore[assignment, misc]
 
 
 def dropped_update() -> None:
@@ -113,6 +113,22 @@ def swallowed_checksum() -> None:
     batch.Batch.follows = lambda self, before: True  # type: ignore[method-assign]
 
 
+# A fault: the journal stalls.
+
+
+def stalls() -> None:
+    """The disk is full for some 50 ms, again and again, and the journal with it after a few entries."""
+    writer.FULL_ENTRIES = 4  # type: ignore[misc]
+    real = journal.Journal.append
+
+    def append(self: journal.Journal, *args: Any) -> Any:
+        if time.monotonic() % 0.1 < 0.05:
+            raise journal.NoRoomError("no space left on the device")
+        return real(self, *args)
+
+    journal.Journal.append = append  # type: ignore[method-assign]
+
+
 BUGS: Final = {
     function.__name__: function
     for function in (
@@ -121,9 +137,10 @@ BUGS: Final = {
         resume_off_by_one,
         dropped_update,
         swallowed_checksum,
+        stalls,
     )
 }
-"""Name of a bug -> what plants it."""
+"""Name of a bug, or of a fault -> what plants it."""
 
 
 def dense(checkpoints: int = 4, fold_bytes: int = 1 << 18) -> None:

@@ -26,6 +26,7 @@ from tests.chaos.producer import REFUSED, Plan
 from tests.chaos.proxy import between
 from tests.chaos.record import find
 from tests.chaos.saboteur import POINTS
+from tests.chaos.script import START
 from tests.raw import Raw, folder
 from tests.threads import wait_until
 
@@ -297,6 +298,34 @@ def killed_stores(
     return verdict
 
 
+def stalled_journal(scene: Scene, kills: int = 3, lines: int = 600) -> Verdict:
+    """Producers hang up and come back under their ids while the journal stalls; the store is killed, too.
+
+    What they say when they come back waits for the lines that they left behind.
+    """
+    journal = scene.folder / JOURNAL
+    daemon = scene.risen(journal, "", "stalls")
+    with Raw(scene.socket) as raw:
+        raw.hello()
+        raw.send(START).acked(1)
+    producers = [
+        scene.producer(f"p{number}", kind="raw", lines=lines, batch=20, hangs_up=0.2) for number in range(4)
+    ]
+    for number in range(kills):
+        done = lines * (number + 1) // (kills + 1)
+        wait_until(lambda done=done: all(has_begun(producer, done)() for producer in producers))
+        daemon.kill()
+        scene.happened["kill"] += 1
+        daemon = scene.risen(journal, "", "stalls")
+    join(producers)
+    scene.happened["stalled"] += 1
+    conclude(scene.folder, scene.socket, others=1)
+    code = daemon.stop()
+    verdict = judge(scene.folder)
+    verdict.check("G11", code == 0, f"the store has ended with {code}: {daemon.log()[-2000:]}")
+    return verdict
+
+
 def twice_told(scene: Scene) -> Verdict:
     """A store under load is told to end twice; it ends once, in time, and leaves no file."""
     daemon = scene.daemon(begins=False)
@@ -393,6 +422,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         two_holders,
         restarts,
         killed_stores,
+        stalled_journal,
         twice_told,
         two_stores,
     )
