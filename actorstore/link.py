@@ -89,8 +89,6 @@ class Link:
         self.kept_bytes = kept_bytes
         self._begin(spool)
         register(self)
-        if spool is not None and spool.left is not None:
-            self._start()  # what was left is sent, though nothing may be handed over
 
     def _begin(self, spool: Spool | None = None) -> None:
         """Start as a producer that nobody knows, or go on as the one whose spool that is."""
@@ -203,23 +201,36 @@ class Link:
             StoreUnreachableError: Nobody answers there.
             RefusedError: The store does not take this producer.
         """
-        if self._connect():
-            self._start()
-            return
-        trouble = self._trouble
+        try:
+            if self._connect():
+                self._start()
+                return
+            trouble = self.trouble()
+        except BaseException:
+            self._leave()
+            raise
         self._leave()
         if trouble is not None:
             raise trouble
         self.handover.check_open()
 
+    def send_left(self) -> None:
+        """Send what the producer before has left, whether anything is handed over here or not."""
+        if self._ledger.unacked:
+            self._start()
+
     def end(self) -> None:
         """Take nothing more, and send what there is in the background."""
         self.handover.refuse(StoreClosedError)
+        spool = self._spool
+        if spool is not None and self._thread is None:
+            with spool.lock:  # a producer that had it has handed its lines over, or taken them back
+                pass
         if self._thread is not None or self.handover.items:
             self._ring()
-        elif self._spool is not None:  # nothing was ever handed over
-            self._spool.close(is_done=True)
+        elif spool is not None:  # nothing was ever handed over
             self._spool = None
+            spool.close(is_done=not self._ledger.unacked)
 
     def let_go(self) -> None:
         """End once somebody gets round to it; for finalizers, which may find any lock taken."""
@@ -227,6 +238,8 @@ class Link:
         bell = self._bell
         if bell is not None:
             bell.ring()
+        elif self._spool is not None:
+            self.end()  # no other thread can have a lock of what was never used
 
     def join(self, timeout: float | None) -> bool:
         """Wait until all is sent and acked; `False` where it is not.
@@ -543,7 +556,9 @@ class Link:
             receiver.fail(closed())
         spool, self._spool = self._spool, None
         if spool is not None:
-            spool.close(is_done=self._ledger.unacked <= 0)
+            for lines in spool.take():
+                self._ledger.add_lines(lines)
+            spool.close(is_done=self._ledger.unacked <= 0 and not isinstance(closed(), RefusedError))
         connection, self._socket = self._socket, None
         if connection is not None:
             if self._ledger.unacked <= 0 and not isinstance(closed(), RefusedError):

@@ -62,7 +62,8 @@ def connect(
         StoreUnreachableError: Nobody answers there.
         RefusedError: The store does not take this producer.
     """
-    store = RemoteStore(address, kept_bytes=kept_bytes, spool=spool)
+    store = RemoteStore.__new__(RemoteStore)
+    store._hold(Link(find(address), kept_bytes, None if spool is None else Spool(spool)))
     store._link.open()
     return store
 
@@ -106,8 +107,12 @@ class RemoteStore(Reporter):
         kept_bytes: int = KEPT_BYTES,
         spool: Address | None = None,
     ) -> None:
-        self._link = Link(find(address), kept_bytes, None if spool is None else Spool(spool))
-        self._quick = Event if spool is None else None  # what is handed over without further ado
+        self._hold(Link(find(address), kept_bytes, None if spool is None else Spool(spool)))
+        self._link.send_left()
+
+    def _hold(self, link: Link) -> None:
+        self._link = link
+        self._quick = None if link.outlives else Event  # what is handed over without further ado
         self._copies = Copies()
         self._forgotten = weakref.finalize(self, self._link.let_go)
         self._forgotten.atexit = False  # the link sees to that

@@ -207,6 +207,17 @@ class ByHand:
         connection.say(welcome={"store": store, "lines": lines, "version": 0, **more})
         return connection, producer
 
+    def hears_nobody(self) -> bool:
+        """Whether nothing waits to be let in."""
+        self._listener.setblocking(False)
+        try:
+            self._made.append(Raw(self._listener.accept()[0]))
+        except BlockingIOError:
+            return True
+        finally:
+            self._listener.settimeout(SECONDS)
+        return False
+
     def close(self) -> None:
         """Close all connections, and let nobody in any more."""
         for connection in self._made:

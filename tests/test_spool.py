@@ -9,18 +9,29 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from actorstore import Event, RemoteStore, Store, connect
 from actorstore import spool as spooling
-from actorstore.errors import JournalRegressionError, SpoolError, SpoolInUseError, StoreTimeoutError
+from actorstore.errors import (
+    JournalRegressionError,
+    ProducerSupersededError,
+    SpoolError,
+    SpoolInUseError,
+    StoreTimeoutError,
+    StoreUnreachableError,
+)
 from actorstore.ledger import Standing
 from actorstore.protocol import Sendable
 from actorstore.spool import HEADER_BYTES, Spool
-from tests.raw import folder
-from tests.threads import ROOT, SECONDS, results, spawn, wait_until
+from tests.chaos.daemon import Daemon
+from tests.heirs import breeder
+from tests.raw import ByHand, folder
+from tests.threads import ROOT, SECONDS, python, results, spawn, wait_until
 
 
 @pytest.fixture
@@ -252,6 +263,77 @@ def test_a_store_that_knows_less_than_the_one_before_has_acked_is_refused(place:
         with pytest.raises(JournalRegressionError):
             connect(place / "s", spool=place / "p")
     assert (place / "p").exists()
+
+
+# Connecting with what was left.
+
+
+def leave(path: Path, first: int, last: int) -> None:
+    """Leave lines in a spool, as a producer does that is killed."""
+    spool = Spool(path)
+    add(spool, some(first, last))
+    spool.close(is_done=False)
+
+
+def test_a_producer_with_lines_that_were_left_connects_once(place: Path) -> None:
+    leave(place / "p", 1, 3)
+    with ByHand(place / "s") as store:
+        opening = spawn(partial(connect, place / "s", spool=place / "p"))
+        connection, _ = store.welcome()
+        remote = opening.result(SECONDS)
+        assert connection.socket.recv(1 << 16) == some(1, 3).data
+        connection.say(ack={"lines": 3})
+        assert remote.flush(SECONDS).accepted == 3
+        assert store.hears_nobody()
+        remote.close()
+
+
+def test_a_producer_that_is_not_let_in_keeps_what_was_left(place: Path) -> None:
+    leave(place / "p", 1, 3)
+    with pytest.raises(StoreUnreachableError, match="3 lines"):
+        connect(place / "s", spool=place / "p")
+    with ByHand(place / "s") as store:
+        opening = spawn(partial(connect, place / "s", spool=place / "p"))
+        store.accept().say(error={"code": "superseded", "message": "no"})
+        with pytest.raises(ProducerSupersededError):
+            opening.result(SECONDS)
+    assert left(place / "p") == some(1, 3).data
+
+
+def test_what_was_left_is_sent_though_nothing_is_handed_over(place: Path) -> None:
+    for make in (connect, RemoteStore):
+        leave(place / "p", 1, 3)
+        with Store(listen=place / "s") as store:
+            make(place / "s", spool=place / "p").close()
+            assert store.stats().version == 3
+        assert list(place.iterdir()) == []
+
+
+def test_a_store_and_a_producer_that_are_killed_go_on_where_they_were(place: Path) -> None:
+    daemon = Daemon(place / "s", journal=place / "j")
+    with ExitStack() as stack, breeder() as run:
+        stack.callback(lambda: daemon.kill())
+        for name in range(20):
+            outliving = spawn(run, place, "outlive", name)
+            wait_until((place / f"met {name}").exists)
+            daemon.kill()
+            assert outliving.result(SECONDS) == -signal.SIGKILL
+            daemon = Daemon(place / "s", journal=place / "j", begins=False)
+            assert run(place, "go_on", name) == 0, name
+            with connect(place / "s") as reader:
+                ids = [unit.id for unit in reader.snapshot("").units[-3:]]
+            assert ids == [f"{name}.0", f"{name}.1", f"{name}.2"]
+            assert not (place / "p").exists()
+
+
+def test_the_command_line_sends_what_was_left_and_nothing_else(place: Path) -> None:
+    with Store(listen=place / "s") as store:
+        for number in range(1, 21):
+            leave(place / "p", number, number)
+            command = ["-m", "actorstore", "emit", "--socket", str(place / "s"), "--spool", str(place / "p")]
+            done = python(*command)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert store.stats().version == number
 
 
 PRODUCE = """
