@@ -12,6 +12,7 @@ Reading order: `Ledger`, what is handed over, what is sent, what is heard.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from actorstore.errors import JournalRegressionError, ProducerConflictError
@@ -65,6 +66,7 @@ class Ledger:
         self._sent: deque[Parcel] = deque()  # sent and not acked
         self._in_flight = 0  # lines in those
         self._kept_bytes = 0  # of lines
+        self._is_heir = False  # whether this goes on for another, and has heard of no store yet
 
     @property
     def unacked(self) -> int:
@@ -86,7 +88,7 @@ class Ledger:
         """What the store that was last talked to says of the lines acked."""
         return Standing(self._store, self.acked + self._shift, self.rejected - self._rejected_before)
 
-    def inherit(self, standing: Standing, left: Sendable | None) -> None:
+    def inherit(self, standing: Standing, left: Sequence[Sendable]) -> None:
         """Go on for a producer that is gone; only its lines that were left count here.
 
         Args:
@@ -95,10 +97,11 @@ class Ledger:
         """
         self._store, self._shift = standing.store, standing.lines
         self._rejected_before = -standing.rejected
-        if left is not None:
-            self._sent.append(Parcel(*left))
-            self._in_flight = self.handed = left.lines
-            self._kept_bytes = len(left.data)
+        self._is_heir = True
+        for lines in left:
+            self._sent.append(Parcel(*lines))
+            self._kept_bytes += len(lines.data)
+        self._in_flight = self.handed = sum([lines.lines for lines in left])
 
     # What is handed over.
 
@@ -167,6 +170,9 @@ class Ledger:
             ProducerConflictError: It knows more than was ever sent.
         """
         self._heard = 0
+        if self._is_heir:
+            self._is_heir = False
+            self._catch_up(welcome)
         if welcome.store != self._store:
             self._store = welcome.store
             self._shift = welcome.lines - self.acked
@@ -183,6 +189,19 @@ class Ledger:
         self._begun = 0
         self._sent.clear()
         self._in_flight = 0
+
+    def _catch_up(self, welcome: Welcome) -> None:
+        """Take all lines that were left for acked, where the store knows even more of them.
+
+        Only a loss of power makes it so, which takes the end of what was kept, or
+        that the store was talked to. How many of those lines it has rejected is not known.
+        """
+        self._store = self._store or welcome.store
+        more = welcome.lines - self._shift - self._in_flight
+        if welcome.store == self._store and more > 0:
+            good = sum([parcel.lines - parcel.blank for parcel in self._sent])
+            self._shift += more
+            self._rejected_before = min(welcome.rejected + self._rejected_before, good) - welcome.rejected
 
     def _half_sent(self) -> int:
         """Lines of the parcel that is partly sent, all of which may have been whole."""

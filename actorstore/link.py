@@ -24,7 +24,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count, groupby
 from typing import Final, cast
@@ -48,7 +48,18 @@ from actorstore.handshake import RECEIVED_BYTES, RETRIED, answer_error, check_ow
 from actorstore.ledger import Ledger
 from actorstore.logs import say
 from actorstore.outgoing import SPOOLED, Flush, Forget, Item, Question, encoded, is_event, lines_in
-from actorstore.protocol import Ack, Answer, Ask, ClientReader, FromStore, Refusal, Reject, Sendable, ask, bye
+from actorstore.protocol import (
+    Ack,
+    Answer,
+    Ask,
+    ClientReader,
+    FromStore,
+    Refusal,
+    Reject,
+    Sendable,
+    ask,
+    bye,
+)
 from actorstore.reply import Receiver
 from actorstore.spool import Spool
 from actorstore.text import clean
@@ -129,23 +140,30 @@ class Link:
         if type(event) is not Event:
             raise TypeError(f"handle_event takes an actorstore.Event, not {type(event).__name__}")
         if self._spool is not None:
-            return self.put_lines(next(encoded([event])))
+            return self.put_lines(list(encoded([event])))
         return self.handover.append(event, len(event.payload) + len(event.error), is_event=True)
 
-    def put_lines(self, lines: Sendable) -> bool:
-        """Hand lines over.
+    def put_lines(self, lines: Sequence[Sendable]) -> bool:
+        """Hand lines over, all of them or none.
 
         Returns:
             Whether so much lies here that the producer ought to wait.
+
+        Raises:
+            SpoolError: They cannot be kept.
         """
         spool = self._spool
         if spool is None:
-            return self.handover.append(lines, len(lines.data), is_event=False)
+            is_full = False
+            for part in lines:
+                is_full = self.handover.append(part, len(part.data), is_event=False)
+            return is_full
         with spool.lock:  # so that the file has them in the order in which they are sent
             self.handover.check_open()
             spool.add(lines)
             try:
-                return self.handover.append(SPOOLED, len(lines.data), is_event=False)
+                size = sum([len(part.data) for part in lines])
+                return self.handover.append(SPOOLED, size, is_event=False)
             except StoreClosedError:
                 spool.withdraw(lines)
                 raise
@@ -229,8 +247,7 @@ class Link:
         if self._thread is not None or self.handover.items:
             self._ring()
         elif spool is not None:  # nothing was ever handed over
-            self._spool = None
-            spool.close(is_done=not self._ledger.unacked)
+            spool.close(is_done=not self.unacked())
 
     def let_go(self) -> None:
         """End once somebody gets round to it; for finalizers, which may find any lock taken."""

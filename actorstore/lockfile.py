@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 import weakref
 from contextlib import suppress
@@ -50,9 +52,24 @@ class LockFile:
         """Let the next one in, and leave no file behind; releasing again does nothing."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            with suppress(OSError):
-                os.unlink(self.path)
-            os.close(descriptor)
+            try:
+                with suppress(OSError):
+                    if _is_at(descriptor, self.path):
+                        os.unlink(self.path)
+            finally:
+                os.close(descriptor)
+
+    def renew(self) -> None:
+        """Take the lock again where its file was deleted, so that the next one finds it taken.
+
+        Raises:
+            LockedError: Another owner has it by now.
+            OSError: It cannot be made.
+        """
+        before = self._descriptor
+        if before is not None and not _is_at(before, self.path):
+            self._descriptor = self._take()
+            os.close(before)
 
     def leave_behind(self) -> None:
         """In a forked child: hold nothing of what is the parent's."""
@@ -67,11 +84,17 @@ class LockFile:
         gone by now starts again with the new one.
         """
         while True:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             descriptor = os.open(self.path, flags, 0o600)
             try:
+                _check(descriptor)
                 if fcntl is not None:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(descriptor, self.path):
+                    with suppress(OSError):  # a full disk keeps only the process id from being known
+                        os.ftruncate(descriptor, 0)
+                        os.pwrite(descriptor, b"%d" % os.getpid(), 0)
+                    return descriptor
             except BlockingIOError:
                 owner = _owner(descriptor)
                 os.close(descriptor)
@@ -79,12 +102,21 @@ class LockFile:
             except BaseException:
                 os.close(descriptor)
                 raise
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), os.lstat(self.path)):
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, b"%d" % os.getpid(), 0)
-                    return descriptor
             os.close(descriptor)
+
+
+def _check(descriptor: int) -> None:
+    """Check that a lock is this user's: its owner may remove it, and let others in."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError(errno.EACCES, "the lock file is not this user's")
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _owner(descriptor: int) -> int:

@@ -150,7 +150,7 @@ class RemoteStore(Reporter):
         """
         self._link.check_open()
         for chunk in chunks(data):
-            if self._link.put_lines(sendable(chunk)):
+            if self._link.put_lines([sendable(chunk)]):
                 self._link.handover.wait_for_room()
 
     def set_connected(self, connected: bool) -> None:

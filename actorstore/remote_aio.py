@@ -49,7 +49,7 @@ class AsyncRemoteStore(AsyncReporter):
         """Hand whole NDJSON lines over; awaits while the buffer is full, and lets others run in between."""
         self._link.check_open()
         for chunk in chunks(data):
-            if self._link.put_lines(sendable(chunk)):
+            if self._link.put_lines([sendable(chunk)]):
                 await self._wait_for_room()
             await asyncio.sleep(0)
 

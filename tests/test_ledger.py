@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from actorstore.errors import JournalRegressionError, ProducerConflictError
-from actorstore.ledger import Ledger
+from actorstore.ledger import Ledger, Standing
 from actorstore.protocol import Ask, Sendable, Welcome, ask, sendable
 from tests.builders import line, orch_started, unit_failed, unit_queued
 
@@ -216,6 +216,60 @@ def test_a_control_line_that_is_handed_over_as_an_event_is_a_line_that_counts():
     ledger.add_lines(sendable(QUESTION + LINE))
     assert ledger.handed == 2
     assert send(ledger) != QUESTION + LINE
+
+
+# Going on for a producer that is gone.
+
+
+def heir(standing: Standing, *left: bytes) -> Ledger:
+    """The ledger of a producer that has these lines of one before."""
+    ledger = Ledger("p")
+    ledger.inherit(standing, [sendable(data) for data in left])
+    assert ledger.handed == sum(data.count(b"\n") for data in left)
+    assert ledger.size == sum(map(len, left))
+    return ledger
+
+
+def test_what_was_left_goes_on_from_where_the_store_stands():
+    ledger = heir(Standing("s", 7, 2), LINE + BAD, LINE + BLANK + LINE)
+    ledger.resume(Welcome("s", 9, 0, 3))
+    assert (ledger.acked, ledger.accepted, ledger.rejected) == (2, 1, 1)
+    ledger.add_lines(sendable(LINE * 2))
+    assert send(ledger) == LINE + BLANK + LINE + LINE * 2
+    ledger.hear_ack(14)
+    assert (ledger.accepted, ledger.rejected) == (5, 1)
+    assert ledger.standing == Standing("s", 14, 3)
+    check_empty(ledger)
+
+
+def test_what_was_left_goes_to_another_store_as_a_whole():
+    ledger = heir(Standing("s", 7, 2), LINE * 2)
+    ledger.resume(Welcome("t", 0, 0))
+    assert send(ledger) == LINE * 2
+    assert ledger.standing == Standing("t", 0, 0)
+
+
+def test_a_store_that_knows_less_than_was_acked_is_refused_by_a_successor_too():
+    with pytest.raises(JournalRegressionError):
+        heir(Standing("s", 7, 2), LINE).resume(Welcome("s", 6, 0))
+
+
+@pytest.mark.parametrize("store", ["s", ""])
+@pytest.mark.parametrize("rejected", [0, 1, 9])
+def test_lines_whose_end_was_lost_are_acked_where_the_store_knows_even_more(store: str, rejected: int):
+    standing = Standing(store, 7, 2) if store else Standing()
+    ledger = heir(standing, LINE + BLANK, LINE)
+    ledger.resume(Welcome("s", 20, 0, standing.rejected + rejected))
+    assert ledger.acked == 3
+    assert (ledger.accepted, ledger.rejected) == (2 - min(rejected, 2), min(rejected, 2))
+    check_empty(ledger)
+    ledger.add_lines(sendable(LINE))
+    assert send(ledger) == LINE
+    ledger.hear_ack(21)
+    assert ledger.accepted == 3 - min(rejected, 2)
+    assert ledger.standing == Standing("s", 21, standing.rejected + rejected)
+    with pytest.raises(ProducerConflictError):
+        ledger.resume(Welcome("s", 22, 0))
 
 
 # Against a store of a few lines, for as long as one likes.

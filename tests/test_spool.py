@@ -27,7 +27,8 @@ from actorstore.errors import (
 )
 from actorstore.ledger import Standing
 from actorstore.protocol import Sendable
-from actorstore.spool import HEADER_BYTES, Spool
+from actorstore.spool import Spool
+from actorstore.spoolfile import HEADER_BYTES, LINES_AT
 from tests.chaos.daemon import Daemon
 from tests.heirs import breeder
 from tests.raw import ByHand, folder
@@ -51,16 +52,18 @@ def some(first: int, last: int) -> Sendable:
     return Sendable(lines, last - first + 1, 0)
 
 
-def add(spool: Spool, lines: Sendable) -> None:
+def add(spool: Spool, *lines: Sendable) -> None:
+    """Add lines, and have them sent."""
     with spool.lock:
         spool.add(lines)
+    spool.take()
 
 
 def left(path: Path) -> bytes:
     """What the next producer finds."""
     spool = Spool(path)
     try:
-        return spool.left.data if spool.left else b""
+        return b"".join([lines.data for lines in spool.left])
     finally:
         spool.close(is_done=False)
 
@@ -74,7 +77,7 @@ def test_what_was_added_is_there_for_the_next_one_under_the_same_id(path: Path) 
     add(first, some(4, 4))
     first.close(is_done=False)
     second = Spool(path)
-    assert (second.producer, second.left) == (first.producer, some(1, 4))
+    assert (second.producer, second.left) == (first.producer, [some(1, 4)])
     second.close(is_done=True)
     assert list(path.parent.iterdir()) == []
 
@@ -86,7 +89,7 @@ def test_what_is_acked_is_let_go(path: Path) -> None:
     spool.note(2, Standing("s", 2, 0))
     spool.close(is_done=False)
     again = Spool(path)
-    assert again.left == some(3, 5)
+    assert again.left == [some(3, 5)]
     assert again.standing == Standing("s", 2, 0)
     again.note(3, Standing("s", 5, 1))
     assert path.stat().st_size == HEADER_BYTES
@@ -101,7 +104,7 @@ def test_lines_that_are_acked_in_the_middle_of_a_parcel_stay_with_it(path: Path)
     spool.note(4, Standing("s", 4, 0))
     spool.close(is_done=False)
     again = Spool(path)
-    assert (again.left, again.standing.lines) == (some(1, 10), 0)
+    assert (again.left, again.standing.lines) == ([some(1, 10)], 0)
     again.close(is_done=False)
 
 
@@ -136,7 +139,7 @@ def test_the_file_does_not_grow_for_ever(path: Path, monkeypatch: pytest.MonkeyP
     for number in range(1, 1001):
         add(spool, some(number, number))
         spool.note(max(0, number - 5), Standing("s", max(0, number - 5), 0))
-        assert path.stat().st_size < HEADER_BYTES + 1200
+        assert path.stat().st_size < LINES_AT + 1200
     spool.close(is_done=False)
     assert left(path) == some(996, 1000).data
 
@@ -150,7 +153,7 @@ def test_a_second_producer_is_told_who_has_it(path: Path) -> None:
     Spool(path).close(is_done=True)
 
 
-@pytest.mark.parametrize("content", [b"once upon a time\n", b"\0" * 600, b'{"spool":2,"producer":"p"}\n'])
+@pytest.mark.parametrize("content", [b"once upon a time\n", b"\0" * 600, b'{"spool":3,"producer":"p"}\n'])
 def test_a_file_that_is_no_spool_is_refused_and_left_as_it_is(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(SpoolError, match=r"left as it (is|was)"):
