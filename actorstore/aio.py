@@ -76,9 +76,15 @@ class AsyncStore(AsyncReporter):
     async def handle_lines(self, data: bytes) -> None:
         """Hand whole NDJSON lines over; awaits while intake is full, and lets others run in between."""
         self._intake.check_open()
-        for chunk in chunks(data):
-            await self._hand_over(self._intake.put_chunk, chunk, len(chunk))
-            await asyncio.sleep(0)
+        done = 0
+        try:
+            for chunk in chunks(data):
+                await self._hand_over(self._intake.put_chunk, chunk, len(chunk))
+                done += len(chunk)
+                await asyncio.sleep(0)
+        except StoreClosedError as error:
+            error.handed = data.count(b"\n", 0, done)
+            raise
 
     @_also_elsewhere
     async def set_connected(self, connected: bool) -> None:

@@ -138,9 +138,18 @@ class ForkedStoreError(ActorStoreError, RuntimeError):
 
 
 class StoreClosedError(ActorStoreError, RuntimeError):
-    """Raised by every call after `close()`; what was handed over before it has been applied."""
+    """Raised by every call after `close()`; what was handed over before it has been applied.
+
+    Attributes:
+        handed: Lines of this call that were handed over before, where it was `handle_lines`.
+    """
+
+    handed = 0
 
     def __str__(self) -> str:
+        if self.handed:
+            what = f"only the first {self.handed} lines of this call are handed over"
+            return f"the store was closed meanwhile, and {what}; hand the rest to a new one"
         return "the store is closed, and this call changed nothing; close it later, or make a new one"
 
 

@@ -28,12 +28,12 @@ from actorstore.errors import (
 from actorstore.event import ABSENT, Event
 from actorstore.handover import MAX_ITEMS
 from actorstore.link import KEPT_BYTES, Link
-from actorstore.protocol import Ask, sendable
+from actorstore.outgoing import pieces
+from actorstore.protocol import Ask
 from actorstore.replica import snapshot_of
 from actorstore.reply import ANSWER_SECONDS, Reply
 from actorstore.reporting import Reporter
 from actorstore.spool import Spool
-from actorstore.wire import chunks
 
 if TYPE_CHECKING:
     from actorstore.remote_aio import AsyncRemoteStore
@@ -132,6 +132,7 @@ class RemoteStore(Reporter):
 
         Raises:
             TypeError: It is not an `Event`.
+            SpoolError: The spool cannot keep it; it is not handed over.
         """
         handover = self._link.handover
         if type(event) is self._quick and event.payload is ABSENT and not event.error:
@@ -145,13 +146,23 @@ class RemoteStore(Reporter):
     def handle_lines(self, data: bytes) -> None:
         """Hand whole NDJSON lines over, the last LF being optional; waits only while the buffer is full.
 
+        With a spool, all of them are handed over or none.
+
         Raises:
             TypeError: It is not bytes.
+            SpoolError: The spool cannot keep them; none of them is handed over.
+            StoreClosedError: This is closed; `handed` says how many lines are handed over.
         """
         self._link.check_open()
-        for chunk in chunks(data):
-            if self._link.put_lines([sendable(chunk)]):
-                self._link.handover.wait_for_room()
+        done = 0
+        try:
+            for piece in pieces(data, together=self._link.outlives):
+                if self._link.put_lines(piece):
+                    self._link.handover.wait_for_room()
+                done += sum([part.lines for part in piece])
+        except StoreClosedError as error:
+            error.handed = done
+            raise
 
     def set_connected(self, connected: bool) -> None:
         """Say whether a producer is connected; one that has sent events from another process is."""

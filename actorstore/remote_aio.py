@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import cast
 
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
@@ -11,7 +11,8 @@ from actorstore.errors import RefusedError, StoreClosedError, StoreFailedError
 from actorstore.event import Event
 from actorstore.link import Link
 from actorstore.loop import LoopReply
-from actorstore.protocol import Ask, sendable
+from actorstore.outgoing import pieces
+from actorstore.protocol import Ask, Sendable
 from actorstore.remote import (
     GRAPH,
     RUNS,
@@ -26,7 +27,7 @@ from actorstore.remote import (
 )
 from actorstore.reply import ANSWER_SECONDS
 from actorstore.reporting import AsyncReporter
-from actorstore.wire import CHUNK_BYTES, chunks
+from actorstore.wire import CHUNK_BYTES
 
 
 class AsyncRemoteStore(AsyncReporter):
@@ -48,10 +49,21 @@ class AsyncRemoteStore(AsyncReporter):
     async def handle_lines(self, data: bytes) -> None:
         """Hand whole NDJSON lines over; awaits while the buffer is full, and lets others run in between."""
         self._link.check_open()
-        for chunk in chunks(data):
-            if self._link.put_lines([sendable(chunk)]):
-                await self._wait_for_room()
-            await asyncio.sleep(0)
+        done = 0
+        try:
+            for piece in pieces(data, together=self._link.outlives):
+                if await self._put_lines(piece):
+                    await self._wait_for_room()
+                done += sum([part.lines for part in piece])
+                await asyncio.sleep(0)
+        except StoreClosedError as error:
+            error.handed = done
+            raise
+
+    async def _put_lines(self, piece: Sequence[Sendable]) -> bool:
+        if self._link.outlives and len(piece) > 1:  # a file may take long to take it
+            return await asyncio.to_thread(self._link.put_lines, piece)
+        return self._link.put_lines(piece)
 
     def _put(self, event: Event) -> bool:
         return self._link.put(event)

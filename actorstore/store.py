@@ -161,11 +161,18 @@ class Store(Reporter):
 
         Raises:
             TypeError: It is not bytes.
+            StoreClosedError: It is closed; `handed` says how many lines are applied.
         """
         self._intake.check_open()
-        for chunk in chunks(data):
-            if self._intake.put_chunk(chunk):
-                self._intake.wait_for_room()
+        done = 0
+        try:
+            for chunk in chunks(data):
+                if self._intake.put_chunk(chunk):
+                    self._intake.wait_for_room()
+                done += len(chunk)
+        except StoreClosedError as error:
+            error.handed = data.count(b"\n", 0, done)
+            raise
 
     @_also_elsewhere
     def set_connected(self, connected: bool) -> None:

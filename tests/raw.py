@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -260,6 +261,19 @@ def lock(remote: RemoteStore) -> Any:
 def unacked(remote: RemoteStore) -> int:
     """How many lines were handed over and are not acked."""
     return remote._link.unacked()
+
+
+def close_before(handover: Any, number: int) -> None:
+    """Have nothing more taken before the n-th thing is handed over that is not an event."""
+    real, numbers = handover.append, itertools.count(1)
+
+    def append(item: object, size: int, *, is_event: bool) -> bool:
+        if next(numbers) == number:
+            handover.refuse(StoreClosedError)
+        done: bool = real(item, size, is_event=is_event)
+        return done
+
+    handover.append = append
 
 
 def counts(remote: RemoteStore) -> tuple[int, int]:

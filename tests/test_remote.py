@@ -6,6 +6,7 @@ other end behaves strangely in test_link.py.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import pickle
 import threading
@@ -49,7 +50,7 @@ from tests.builders import (
     units,
     whole_run,
 )
-from tests.raw import Raw, abandon, folder, nothing_left, unacked, waiting, why_refused
+from tests.raw import Raw, abandon, close_before, folder, nothing_left, unacked, waiting, why_refused
 from tests.threads import (
     ANSWERED,
     CALLS,
@@ -644,3 +645,16 @@ def test_threads_of_an_executor_share_a_client(store: Store, remote: RemoteStore
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(work, range(20))) == {"complete"}
     assert store.snapshot().summary.complete == 20
+
+
+@pytest.mark.parametrize("is_awaited", [False, True])
+def test_lines_that_come_while_a_client_is_closed_are_counted_as_far_as_they_are_sent(
+    store: Store, remote: RemoteStore, is_awaited: bool
+) -> None:
+    data = line(unit_queued("a")) * 5000
+    close_before(remote._link.handover, 3)
+    with pytest.raises(StoreClosedError, match="only the first") as caught:
+        asyncio.run(remote.aio.handle_lines(data)) if is_awaited else remote.handle_lines(data)
+    remote.close()
+    assert 0 < caught.value.handed < 5000
+    assert store.stats().version == caught.value.handed

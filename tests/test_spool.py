@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ from actorstore.errors import (
     ProducerSupersededError,
     SpoolError,
     SpoolInUseError,
+    StoreClosedError,
     StoreTimeoutError,
     StoreUnreachableError,
 )
@@ -31,7 +34,7 @@ from actorstore.spool import Spool
 from actorstore.spoolfile import HEADER_BYTES, LINES_AT
 from tests.chaos.daemon import Daemon
 from tests.heirs import breeder
-from tests.raw import ByHand, folder
+from tests.raw import ByHand, abandon, folder, unacked
 from tests.threads import ROOT, SECONDS, python, results, spawn, wait_until
 
 
@@ -337,6 +340,72 @@ def test_the_command_line_sends_what_was_left_and_nothing_else(place: Path) -> N
             done = python(*command)
             assert (done.returncode, done.stderr) == (0, "")
             assert store.stats().version == number
+
+
+# Lines that do not fit.
+
+
+def full_beyond(size: int) -> Callable[[int, bytes, int], int]:
+    """Return `os.pwrite` for a disk where no file grows beyond so many bytes."""
+    real = os.pwrite
+
+    def pwrite(file: int, data: bytes, start: int) -> int:
+        room = size - start
+        if room <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(file, memoryview(data)[:room], start)
+
+    return pwrite
+
+
+BIG = b"".join(b'{"type":"unit.added","unit":"u%d"}\n' % number for number in range(9000))
+"""Some chunks of lines."""
+
+
+@pytest.mark.parametrize("size", [1100, 70_000, 150_000, 299_000])
+def test_lines_of_which_some_do_not_fit_are_not_handed_over_at_all(
+    place: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    assert len(BIG) > 300_000
+    first = b'{"type":"orch.started"}\n'
+    remote = RemoteStore(place / "s", spool=place / "p")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "pwrite", full_beyond(size))
+        remote.handle_lines(first)
+        for _ in range(2):
+            with pytest.raises(SpoolError, match=r"No space left.*nothing of this call is handed over"):
+                remote.handle_lines(BIG)
+        with pytest.raises(SpoolError, match="No space left"):
+            asyncio.run(remote.aio.handle_lines(BIG))
+    assert unacked(remote) == 1
+    abandon(remote)
+    wait_until(lambda: not (place / "p.lock").exists())
+    assert left(place / "p") == first
+    with Store(listen=place / "s") as store, RemoteStore(place / "s", spool=place / "p") as remote:
+        remote.handle_lines(BIG)
+        asyncio.run(remote.aio.handle_lines(BIG.replace(b'"unit":"u', b'"unit":"v')))
+        assert remote.flush(SECONDS).accepted == 18001
+        assert [unit.id[0] for unit in store.snapshot().units] == ["u"] * 9000 + ["v"] * 9000
+
+
+def test_lines_that_come_while_a_producer_is_closed_are_not_handed_over_at_all(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = RemoteStore(place / "s", spool=place / "p")
+    remote.handle_lines(some(1, 1).data)
+    real = Spool.add
+
+    def slow(spool: Spool, lines: Sequence[Sendable]) -> None:
+        real(spool, lines)
+        remote._link.handover.refuse(StoreClosedError)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Spool, "add", slow)
+        with pytest.raises(StoreClosedError):
+            remote.handle_lines(BIG)
+    abandon(remote)
+    wait_until(lambda: not (place / "p.lock").exists())
+    assert left(place / "p") == some(1, 1).data
 
 
 PRODUCE = """

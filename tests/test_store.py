@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import os
@@ -17,6 +18,7 @@ from actorstore import (
     Event,
     InvalidEventError,
     Store,
+    StoreClosedError,
     StoreTimeoutError,
     UnknownRunError,
 )
@@ -36,9 +38,11 @@ from tests.builders import (
     unit_started,
     units,
 )
+from tests.raw import close_before
 from tests.threads import (
     CALLS,
     SECONDS,
+    applied,
     held,
     in_actor,
     inbox,
@@ -547,3 +551,18 @@ def test_a_producer_that_is_interrupted_leaves_nobody_asleep_for_good() -> None:
     seed = os.environ.get("INTERRUPT_SEED", "1")
     result = python("-c", INTERRUPTED, seed)
     assert (result.returncode, result.stderr) == (0, ""), f"INTERRUPT_SEED={seed} repeats it"
+
+
+@pytest.mark.parametrize("is_awaited", [False, True])
+def test_lines_that_come_while_a_store_is_closed_are_counted_as_far_as_they_are_applied(
+    is_awaited: bool,
+) -> None:
+    data = line(unit_queued("a")) * 5000
+    with Store() as store:
+        close_before(store._intake, 3)
+        with pytest.raises(StoreClosedError, match="only the first") as caught:
+            asyncio.run(store.aio.handle_lines(data)) if is_awaited else store.handle_lines(data)
+        assert 0 < caught.value.handed < 5000
+        wait_until(lambda: applied(store) == caught.value.handed)
+        with pytest.raises(StoreClosedError, match="changed nothing"):
+            store.handle_lines(data)

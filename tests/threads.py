@@ -121,6 +121,11 @@ def is_idle(store: Store) -> bool:
     return store._intake.idle
 
 
+def applied(store: Store) -> int:
+    """How many events the actor has applied, closed or not."""
+    return store._mailbox._board.version
+
+
 def is_alive(store: Store) -> bool:
     """Whether the actor takes messages."""
     return store._mailbox.is_alive()
