@@ -140,11 +140,21 @@ class Link:
         if type(event) is not Event:
             raise TypeError(f"handle_event takes an actorstore.Event, not {type(event).__name__}")
         if self._spool is not None:
-            return self.put_lines(list(encoded([event])))
+            return self.put_together(list(encoded([event])))
         return self.handover.append(event, len(event.payload) + len(event.error), is_event=True)
 
-    def put_lines(self, lines: Sequence[Sendable]) -> bool:
-        """Hand lines over, all of them or none.
+    def put_lines(self, lines: Sendable) -> bool:
+        """Hand lines over.
+
+        Returns:
+            Whether so much lies here that the producer ought to wait.
+        """
+        if self._spool is None:
+            return self.handover.append(lines, len(lines.data), is_event=False)
+        return self.put_together([lines])
+
+    def put_together(self, lines: Sequence[Sendable]) -> bool:
+        """Hand lines over that are to be in the spool, all of them or none.
 
         Returns:
             Whether so much lies here that the producer ought to wait.
@@ -153,11 +163,8 @@ class Link:
             SpoolError: They cannot be kept.
         """
         spool = self._spool
-        if spool is None:
-            is_full = False
-            for part in lines:
-                is_full = self.handover.append(part, len(part.data), is_event=False)
-            return is_full
+        if spool is None:  # it is let go once nothing is taken any more
+            raise (self.handover.closed or StoreClosedError)()
         with spool.lock:  # so that the file has them in the order in which they are sent
             self.handover.check_open()
             spool.add(lines)

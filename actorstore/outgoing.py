@@ -5,15 +5,14 @@ Pure; events are encoded many at a time, by the link's thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from actorstore.event import Event
-from actorstore.protocol import Sendable, sendable
+from actorstore.protocol import Sendable
 from actorstore.reply import Receiver
-from actorstore.wire import chunks
 
 EVENTS_AT_ONCE: Final = 512
 """How many events are encoded at a time: some 50 KB of lines."""
@@ -67,19 +66,6 @@ def _encoded_alone(event: Event) -> bytes:
         return _encoder.encode(event) + b"\n"
     except Exception as error:  # a time zone of somebody else's
         return msgspec.json.encode({"unencodable": f"{event.type}: {type(error).__name__}: {error}"}) + b"\n"
-
-
-def pieces(data: bytes, *, together: bool) -> Iterator[Sequence[Sendable]]:
-    """Cut lines into what is handed over at a time: all of them together, or one chunk after the other.
-
-    Raises:
-        TypeError: It is not bytes.
-    """
-    parts = map(sendable, chunks(data))
-    if not together:
-        yield from ([part] for part in parts)
-    elif found := list(parts):
-        yield found
 
 
 def is_event(item: Item) -> bool:

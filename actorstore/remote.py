@@ -28,12 +28,12 @@ from actorstore.errors import (
 from actorstore.event import ABSENT, Event
 from actorstore.handover import MAX_ITEMS
 from actorstore.link import KEPT_BYTES, Link
-from actorstore.outgoing import pieces
-from actorstore.protocol import Ask
+from actorstore.protocol import Ask, Sendable, sendable
 from actorstore.replica import snapshot_of
 from actorstore.reply import ANSWER_SECONDS, Reply
 from actorstore.reporting import Reporter
 from actorstore.spool import Spool
+from actorstore.wire import chunks
 
 if TYPE_CHECKING:
     from actorstore.remote_aio import AsyncRemoteStore
@@ -153,15 +153,21 @@ class RemoteStore(Reporter):
             SpoolError: The spool cannot keep them; none of them is handed over.
             StoreClosedError: This is closed; `handed` says how many lines are handed over.
         """
-        self._link.check_open()
+        link = self._link
+        link.check_open()
+        if link.outlives:
+            lines = together(data)
+            if lines and link.put_together(lines):
+                link.handover.wait_for_room()
+            return
         done = 0
         try:
-            for piece in pieces(data, together=self._link.outlives):
-                if self._link.put_lines(piece):
-                    self._link.handover.wait_for_room()
-                done += sum([part.lines for part in piece])
+            for chunk in chunks(data):
+                if link.put_lines(sendable(chunk)):
+                    link.handover.wait_for_room()
+                done += len(chunk)
         except StoreClosedError as error:
-            error.handed = done
+            error.handed = data.count(b"\n", 0, done)
             raise
 
     def set_connected(self, connected: bool) -> None:
@@ -315,6 +321,15 @@ class RemoteStore(Reporter):
     def _await(self, reply: Reply, timeout: float | None) -> None:
         if not reply.wait(-1 if timeout is None else max(0.0, timeout)):
             raise late(self._link, timeout)
+
+
+def together(data: bytes) -> list[Sendable]:
+    """Return whole lines as what is handed over at once.
+
+    Raises:
+        TypeError: It is not bytes.
+    """
+    return [sendable(chunk) for chunk in chunks(data)]
 
 
 def late(link: Link, timeout: float | None) -> Exception:

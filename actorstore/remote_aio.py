@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import cast
 
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
@@ -11,8 +11,7 @@ from actorstore.errors import RefusedError, StoreClosedError, StoreFailedError
 from actorstore.event import Event
 from actorstore.link import Link
 from actorstore.loop import LoopReply
-from actorstore.outgoing import pieces
-from actorstore.protocol import Ask, Sendable
+from actorstore.protocol import Ask, sendable
 from actorstore.remote import (
     GRAPH,
     RUNS,
@@ -24,10 +23,11 @@ from actorstore.remote import (
     last_update,
     late,
     read,
+    together,
 )
 from actorstore.reply import ANSWER_SECONDS
 from actorstore.reporting import AsyncReporter
-from actorstore.wire import CHUNK_BYTES
+from actorstore.wire import CHUNK_BYTES, chunks
 
 
 class AsyncRemoteStore(AsyncReporter):
@@ -48,22 +48,27 @@ class AsyncRemoteStore(AsyncReporter):
 
     async def handle_lines(self, data: bytes) -> None:
         """Hand whole NDJSON lines over; awaits while the buffer is full, and lets others run in between."""
-        self._link.check_open()
+        link = self._link
+        link.check_open()
+        if link.outlives:
+            lines = together(data)
+            if len(lines) > 1:  # a file may take long to take them
+                is_full = await asyncio.to_thread(link.put_together, lines)
+            else:
+                is_full = bool(lines) and link.put_together(lines)
+            if is_full:
+                await self._wait_for_room()
+            return
         done = 0
         try:
-            for piece in pieces(data, together=self._link.outlives):
-                if await self._put_lines(piece):
+            for chunk in chunks(data):
+                if link.put_lines(sendable(chunk)):
                     await self._wait_for_room()
-                done += sum([part.lines for part in piece])
+                done += len(chunk)
                 await asyncio.sleep(0)
         except StoreClosedError as error:
-            error.handed = done
+            error.handed = data.count(b"\n", 0, done)
             raise
-
-    async def _put_lines(self, piece: Sequence[Sendable]) -> bool:
-        if self._link.outlives and len(piece) > 1:  # a file may take long to take it
-            return await asyncio.to_thread(self._link.put_lines, piece)
-        return self._link.put_lines(piece)
 
     def _put(self, event: Event) -> bool:
         return self._link.put(event)

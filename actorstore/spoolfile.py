@@ -80,18 +80,19 @@ class Header(msgspec.Struct, frozen=True):
     checksum: int = 0
     """CRC-32 of all this, with 0 in the place of this."""
 
-    def sealed(self) -> Header:
-        """Return it with its checksum."""
+    def is_whole(self) -> bool:
+        """Whether its checksum is right."""
         plain = msgspec.structs.replace(self, checksum=0)
-        return msgspec.structs.replace(self, checksum=zlib.crc32(msgspec.json.encode(plain)))
+        return zlib.crc32(msgspec.json.encode(plain)) == self.checksum
 
     def packed(self) -> bytes:
-        """Return it as it stands in its slot.
+        """Return one without a checksum as it stands in its slot, with it.
 
         Raises:
             OSError: It does not fit.
         """
-        data = msgspec.json.encode(self.sealed())
+        plain = msgspec.json.encode(self)
+        data = b"%b%d}" % (plain.removesuffix(b"0}"), zlib.crc32(plain))
         if len(data) >= SLOT_BYTES:
             raise OSError(errno.EMSGSIZE, "the id of the store is too long for a spool")
         return data.ljust(SLOT_BYTES - 1) + b"\n"
@@ -175,7 +176,7 @@ class SpoolFile:
             return
         data = _read(self._descriptor, 0, LINES_AT)
         slots = [_decoded(data[at : at + SLOT_BYTES], Header) for at in (0, SLOT_BYTES)]
-        whole = [header for header in slots if header is not None and header == header.sealed()]
+        whole = [header for header in slots if header is not None and header.is_whole()]
         if whole:
             self._read_lines(max(whole, key=lambda header: header.generation), data[HEADER_BYTES:])
         else:

@@ -377,6 +377,8 @@ def test_lines_of_which_some_do_not_fit_are_not_handed_over_at_all(
                 remote.handle_lines(BIG)
         with pytest.raises(SpoolError, match="No space left"):
             asyncio.run(remote.aio.handle_lines(BIG))
+        asyncio.run(remote.aio.handle_lines(b""))
+        remote.handle_lines(b"")
     assert unacked(remote) == 1
     abandon(remote)
     wait_until(lambda: not (place / "p.lock").exists())
