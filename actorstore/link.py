@@ -266,7 +266,7 @@ class Link:
             self.end()  # no other thread can have a lock of what was never used
 
     def join(self, timeout: float | None) -> bool:
-        """Wait until all is sent and acked; `False` where it is not.
+        """Wait until all is sent and acked, and its spool let go; `False` where it is not.
 
         Without a timeout that is as long as it takes, but for a store that
         cannot be reached, which is waited for some seconds only.
@@ -274,7 +274,7 @@ class Link:
         until = None if timeout is None else time.monotonic() + timeout
         patience = time.monotonic() + PATIENCE_SECONDS
         thread = self._thread
-        while thread is not None and thread.is_alive() and not self._has_sent_all():
+        while thread is not None and thread.is_alive() and not (self._has_sent_all() and not self.outlives):
             now = time.monotonic()
             if self._trouble is None:
                 patience = now + PATIENCE_SECONDS
@@ -578,11 +578,12 @@ class Link:
         flushing = [receiver for _, receiver in self._flushes]
         for receiver in (*flushing, *late):
             receiver.fail(closed())
-        spool, self._spool = self._spool, None
+        spool = self._spool
         if spool is not None:
             for lines in spool.take():
                 self._ledger.add_lines(lines)
             spool.close(is_done=self._ledger.unacked <= 0 and not isinstance(closed(), RefusedError))
+            self._spool = None
         connection, self._socket = self._socket, None
         if connection is not None:
             if self._ledger.unacked <= 0 and not isinstance(closed(), RefusedError):

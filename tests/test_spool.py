@@ -204,6 +204,30 @@ def test_a_producer_leaves_nothing_behind_once_all_is_acked(place: Path) -> None
         assert sorted(entry.name for entry in place.iterdir()) == ["s", "s.lock"]
 
 
+def test_a_producer_is_not_closed_before_its_spool_is_gone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, reached, go_on = Spool.close, threading.Event(), threading.Event()
+
+    def slow(spool: Spool, *, is_done: bool) -> None:
+        reached.set()
+        assert go_on.wait(SECONDS)
+        real(spool, is_done=is_done)
+
+    with Store(listen=place / "s"):
+        remote = connect(place / "s", spool=place / "p")
+        remote.handle_event(Event.orch_started())
+        remote.flush(SECONDS)
+        monkeypatch.setattr(Spool, "close", slow)
+        closing = spawn(remote.close)
+        assert reached.wait(SECONDS)
+        with pytest.raises(TimeoutError):
+            closing.result(0.1)
+        go_on.set()
+        closing.result(SECONDS)
+        assert not (place / "p").exists()
+
+
 def test_a_spool_that_was_never_used_leaves_nothing_behind(place: Path) -> None:
     RemoteStore(place / "s", spool=place / "p").close()
     assert list(place.iterdir()) == []
