@@ -33,6 +33,7 @@ from tests.chaos.scenarios import (
     frozen_producers,
     frozen_reader,
     frozen_store,
+    killed_heirs,
     killed_producers,
     killed_stores,
     leave_over,
@@ -70,6 +71,10 @@ def play(scenario: Callable[[Scene], Verdict], seed: int = SEED) -> Counter[str]
 
 def test_killed_producers_lose_nothing_acked_double_nothing_and_harm_nobody() -> None:
     assert play(killed_producers)["kill"] == 20
+
+
+def test_killed_producers_with_spools_leave_all_that_they_handed_over_to_the_next() -> None:
+    assert play(killed_heirs)["kill"] > 10
 
 
 def test_half_a_line_of_a_killed_producer_is_no_event(place: Path) -> None:

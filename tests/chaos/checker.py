@@ -5,7 +5,7 @@ readers and the last answer of the store (`final.json`, see `conclude`), and
 knows what each line does from `script` alone. It says how often each promise
 was checked, and every way in which it was broken; the exit code is 1 then.
 
-    G1  an acked line is in the state
+    G1  an acked line is in the state; one in a spool outlives its producer
     G2  a line counts at most once, and nothing counts that was not handed over
     G3  the lines of one producer apply in its order, without a hole
     G4  the versions that a reader sees never go down, and the last is the number of events
@@ -189,6 +189,7 @@ def judge(folder: Path) -> Verdict:
         least, most = least + low, most + high
         _judge_rejections(verdict, told)
         _judge_looks(verdict, told)
+        _judge_spool(verdict, told)
     _judge_journal(verdict, folder, final, everybody)
     verdict.check(
         "G4",
@@ -271,6 +272,21 @@ def _judge_looks(verdict: Verdict, told: Told) -> None:
                 verdict.check("G6", last >= due, why)
                 verdict.check("G4", seen >= version, f"{told.name}: saw {seen} after {version}")
                 version = seen
+
+
+def _judge_spool(verdict: Verdict, told: Told) -> None:
+    """Judge whether what was handed over outlived its producer: the next one goes on behind it."""
+    handed = kept = 0
+    for entry in told.entries:
+        match entry:
+            case ["hand", handed]:
+                pass
+            case ["kept", kept]:
+                pass
+            case ["found", last]:
+                why = f"{told.name}: {kept} lines were handed over, or up to {handed}, and {last} are found"
+                verdict.check("G1", kept <= last <= handed, why)
+                kept = last
 
 
 def _judge_reader(verdict: Verdict, path: Path, final: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """A producer in a process of its own that writes down what it hands over and what it sees acked.
 
-Two kinds. `remote` uses `RemoteStore`; `raw` speaks the protocol by hand, cuts
+Three kinds. `remote` uses `RemoteStore`; `spooled` does so with a spool, and goes on where the one
+before it with the same record was killed; `raw` speaks the protocol by hand, cuts
 its bytes at random and keeps its own count, so that the two ends of the
 protocol are not tested by the same code.
 
@@ -9,7 +10,9 @@ Its record holds, in the order in which it happened:
     ["is", name, kind, words]
     ["welcome", store, before]          met a store; it has nothing up to line `before`, which others acked
     ["again"]                           met the same store again (the raw kind says so)
+    ["found", last]                     goes on behind this line: what was handed over before (with a spool)
     ["hand", last]                      about to hand over all lines up to this one
+    ["kept", last]                      has handed them over (with a spool)
     ["ack", last]                       all lines up to this one are acked
     ["reject", number]                  the store says that this line is bad
     ["held", acked, version, last]      a snapshot asked for after an ack: its version, our last unit
@@ -30,9 +33,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from actorstore import RemoteStore, StateSnapshot, UnknownRunError
+from actorstore import spool as spooling
 from actorstore.errors import RefusedError
 from actorstore.ledger import Ledger
+from actorstore.link import Link
 from actorstore.protocol import Welcome
+from actorstore.spool import Spool
 from tests.chaos.record import Record
 from tests.chaos.script import bad, events, lines
 
@@ -62,6 +68,8 @@ class Plan:
     """Its id; one of its own, where not given."""
     pause: float = 0.0
     """Seconds between batches, at most."""
+    spool: str = ""
+    """Its spool, where it has one."""
     looks: bool = True
     """Whether it looks at snapshots now and then."""
     hangs_up: float = 0.0
@@ -76,18 +84,20 @@ class _Witness(Ledger):
 
     record: Record
     met = ""
+    before = 0
+    """Lines that others have got acked under this id."""
 
     def resume(self, welcome: Welcome) -> None:
         if welcome.store != self.met:
             self.met = welcome.store
-            self.record.write("welcome", welcome.store, self.acked)
+            self.record.write("welcome", welcome.store, self.before + self.acked)
         super().resume(welcome)
 
     def hear_ack(self, lines: int) -> None:
         before = self.acked
         super().hear_ack(lines)
         if self.acked > before:
-            self.record.write("ack", self.acked)
+            self.record.write("ack", self.before + self.acked)
 
 
 def witnessed(remote: RemoteStore, record: Record, producer: str = "") -> RemoteStore:
@@ -112,6 +122,34 @@ def _feed_remote(plan: Plan, record: Record) -> None:
             _look(plan, record, acked, lambda: remote.snapshot("", timeout=SECONDS))
         if plan.pause:
             time.sleep(plan.pause * drawn.random())  # so that it is met in the middle of its work
+    result = remote.flush()
+    record.write("done", result.accepted, result.rejected)
+    remote.close()
+
+
+def _feed_spooled(plan: Plan, record: Record) -> None:
+    """Go on behind the lines that the store has acked, and those that were left; there is one store."""
+    spooling.REWRITE_BYTES = 20_000  # type: ignore[misc]
+    drawn = random.Random(plan.seed)
+    spool = Spool(plan.spool)
+    ledger = _Witness(spool.producer)
+    ledger.record, ledger.met, ledger.before = record, spool.standing.store, spool.standing.lines
+    ledger.inherit(spool.standing, spool.left)
+    handed = ledger.before + ledger.handed
+    record.write("found", handed)
+    remote = RemoteStore.__new__(RemoteStore)
+    remote._hold(Link(plan.socket, spool=spool))
+    remote._link._ledger = ledger
+    remote._link.send_left()
+    while handed < plan.lines:
+        last = min(plan.lines, handed + drawn.randint(1, plan.batch))
+        record.write("hand", last)
+        remote.handle_lines(lines(plan.name, handed + 1, last, plan.words))
+        record.write("kept", last)
+        handed = last
+        if drawn.random() < 0.3:
+            remote.flush()
+        time.sleep(plan.pause * drawn.random())  # so that it is met in the middle of its work
     result = remote.flush()
     record.write("done", result.accepted, result.rejected)
     remote.close()
@@ -257,6 +295,8 @@ def main(plan: Plan) -> int:
     try:
         if plan.kind == "raw":
             _Hand(plan, record).feed()
+        elif plan.kind == "spooled":
+            _feed_spooled(plan, record)
         else:
             _feed_remote(plan, record)
     except RefusedError as error:

@@ -104,6 +104,14 @@ class Scene:
         conclude(self.folder, self.socket, others)
         return judge(self.folder)
 
+    def ended(self, daemon: Daemon, others: int) -> Verdict:
+        """Ask a store with a journal a last time, have it end, and judge."""
+        conclude(self.folder, self.socket, others)
+        code = daemon.stop()
+        verdict = judge(self.folder)
+        verdict.check("G11", code == 0, f"the store has ended with {code}: {daemon.log()[-2000:]}")
+        return verdict
+
 
 Scenario = Callable[[Scene], Verdict]
 
@@ -291,11 +299,7 @@ def killed_stores(
     join(producers)
     scene.end_run()
     join([reader])
-    conclude(scene.folder, scene.socket, others=2)
-    code = daemon.stop()
-    verdict = judge(scene.folder)
-    verdict.check("G11", code == 0, f"the store has ended with {code}: {daemon.log()[-2000:]}")
-    return verdict
+    return scene.ended(daemon, others=2)
 
 
 def stalled_journal(scene: Scene, kills: int = 3, lines: int = 600) -> Verdict:
@@ -319,10 +323,43 @@ def stalled_journal(scene: Scene, kills: int = 3, lines: int = 600) -> Verdict:
         daemon = scene.risen(journal, "", "stalls")
     join(producers)
     scene.happened["stalled"] += 1
-    conclude(scene.folder, scene.socket, others=1)
-    code = daemon.stop()
-    verdict = judge(scene.folder)
-    verdict.check("G11", code == 0, f"the store has ended with {code}: {daemon.log()[-2000:]}")
+    return scene.ended(daemon, others=1)
+
+
+def killed_heirs(scene: Scene, kills: int = 20) -> Verdict:
+    """Producers with spools are killed, or their store, or all at once; others go on with their spools."""
+    journal = scene.folder / JOURNAL
+    daemon = Daemon(scene.socket, journal=journal)
+    scene.stack.callback(lambda: daemon.kill())
+    spools = {f"p{number}": scene.folder / f"p{number}.spool" for number in range(3)}
+    producers: dict[str, Producer] = {}
+
+    def start(name: str) -> None:
+        plan = {"spool": str(spools[name]), "lines": 100 * kills, "batch": 10, "pause": 0.01}
+        producers[name] = scene.producer(name, kind="spooled", **plan)
+
+    for name in spools:
+        start(name)
+    for _ in range(kills):
+        time.sleep(0.2 * scene.drawn.random())  # any moment is meant
+        with_store = scene.drawn.random() < 0.4
+        killed = [name for name in producers if scene.drawn.random() < (0.4, 0.7)[with_store]]
+        if with_store:
+            daemon.kill()
+            time.sleep(0.03 * scene.drawn.random())  # so that they hand more over
+        for name in killed:
+            producers.pop(name).kill()
+        if with_store:
+            daemon = Daemon(scene.socket, journal=journal, begins=False)
+        scene.happened["kill"] += with_store + len(killed)
+        for name in killed:
+            if spools[name].exists() or not find(scene.folder / f"{name}.record", "done"):
+                start(name)
+    join(list(producers.values()))
+    scene.end_run()
+    verdict = scene.ended(daemon, others=2)
+    left = sorted(path.name for path in scene.folder.glob("*.spool*"))
+    verdict.check("G11", not left, f"the producers have left {left}")
     return verdict
 
 
@@ -423,6 +460,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         restarts,
         killed_stores,
         stalled_journal,
+        killed_heirs,
         twice_told,
         two_stores,
     )
