@@ -24,6 +24,7 @@ from actorstore.answers import (
     StoreStats,
     UnitState,
     UnitStatus,
+    UnknownUnit,
     Update,
 )
 from actorstore.api import StateStore
@@ -93,6 +94,7 @@ __all__ = [
     "UnitState",
     "UnitStatus",
     "UnknownRunError",
+    "UnknownUnit",
     "UnknownUnitError",
     "Update",
     "connect",

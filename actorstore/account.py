@@ -17,12 +17,13 @@ from actorstore.answers import Rejection
 class Listener(Protocol):
     """Who is told what became of lines; called in the actor's thread, and must not wait or raise."""
 
-    def hear(self, lines: int, rejections: Sequence[Rejection]) -> None:
+    def hear(self, lines: int, rejections: Sequence[Rejection], unknown_units: int) -> None:
         """Take note that all lines of the producer, up to this one, are accounted for.
 
         Args:
             lines: How many.
             rejections: Those refused since the last time; `line` counts the producer's lines from 1.
+            unknown_units: How many of all its events named a unit that the run did not have.
         """
 
 
@@ -34,6 +35,7 @@ class Account:
         lines: How many of its lines are accounted for already.
         accepted: Of those, events.
         rejected: Of those, refused.
+        unknown_units: Of those accepted, events that named a unit which the run did not have.
     """
 
     __slots__ = (
@@ -46,10 +48,16 @@ class Account:
         "rejected",
         "taken",
         "told",
+        "unknown_units",
     )
 
     def __init__(
-        self, producer: str | None = None, lines: int = 0, accepted: int = 0, rejected: int = 0
+        self,
+        producer: str | None = None,
+        lines: int = 0,
+        accepted: int = 0,
+        rejected: int = 0,
+        unknown_units: int = 0,
     ) -> None:
         self.producer = producer
         self.handed = lines  # handed over; written by the thread of its connections, before it hands over
@@ -57,6 +65,7 @@ class Account:
         self.lines = lines  # accounted for: applied, refused, or blank
         self.accepted = accepted
         self.rejected = rejected
+        self.unknown_units = unknown_units
         self.has_said_bye = False  # and is forgotten once that is durable
         self.listener: Listener | None = None
         self.told: list[Rejection] | None = None  # what the listener is told after this batch

@@ -51,6 +51,7 @@ from actorstore.reply import Receiver
 from actorstore.run import Draft, GraphParts
 from actorstore.state import State
 from actorstore.text import clean
+from actorstore.unknown import UnknownUnits
 from actorstore.wire import SHOWN_CHARS, chunks
 
 logger = logging.getLogger("actorstore")
@@ -103,6 +104,7 @@ class Welcomed(NamedTuple):
     lines: int
     version: int
     rejected: int
+    unknown_units: int
 
 
 class Forget(NamedTuple):
@@ -178,6 +180,7 @@ class StoreActor(pykka.ThreadingActor):
         self._feeding = 0  # connections of other processes that have sent events
         self._producers = Producers(origin.accounts)  # those in other processes
         self._faults = 0
+        self._unknown = UnknownUnits()
         self._to_tell: list[Account] = []  # whose listeners hear what became of their lines
         self._waiting: dict[Receiver, Question] = {}  # to be asked again after the next change
         if keeper is not None:
@@ -244,7 +247,7 @@ class StoreActor(pykka.ThreadingActor):
         """Return what became of everything handed over so far; see `Store.flush`."""
         self._work()
         here = self._intake.here
-        return FlushResult(here.accepted, here.rejected)
+        return FlushResult(here.accepted, here.rejected, here.unknown_units)
 
     def stats(self) -> StoreStats:
         """Return how the store is doing; see `Store.stats`."""
@@ -259,6 +262,7 @@ class StoreActor(pykka.ThreadingActor):
             intake.pending(),
             intake.last_rejections(),
             journal=None if self._keeper is None else self._keeper.stats(),
+            last_unknown=self._unknown.last(),
         )
 
     # For a server: producers of other processes.
@@ -426,9 +430,8 @@ class StoreActor(pykka.ThreadingActor):
         """Welcome the producers whose turn has come; what they sent before was told to others."""
         state = self._state
         for account, claimant in self._producers.welcome():
-            claimant.receiver.set(
-                Welcomed(account, state.store, account.lines, state.version, account.rejected)
-            )
+            counts = account.rejected, account.unknown_units
+            claimant.receiver.set(Welcomed(account, state.store, account.lines, state.version, *counts))
 
     def _write_farewells(self) -> None:
         """Have the producers forgotten that have said bye, all of whose lines are taken."""
@@ -444,7 +447,7 @@ class StoreActor(pykka.ThreadingActor):
         for account in accounts:
             rejections, account.told = account.told or [], None
             if account.listener is not None:
-                account.listener.hear(account.lines, rejections)
+                account.listener.hear(account.lines, rejections, account.unknown_units)
 
     def _apply(self, entry: Entry) -> None:
         account = entry.account
@@ -452,6 +455,8 @@ class StoreActor(pykka.ThreadingActor):
         self._board.version = self._state.version
         self._board.clear()
         account.accepted += len(entry.events)
+        if self._state.unknown:
+            self._note_unknown(account)
         if entry.farewell:
             self._producers.forget(account)
         if entry.lines:
@@ -466,6 +471,11 @@ class StoreActor(pykka.ThreadingActor):
             self._producers.settle(account)
         if self._state.faults:
             self._report_faults()
+
+    def _note_unknown(self, account: Account) -> None:
+        unknown, self._state.unknown = self._state.unknown, []
+        account.unknown_units += len(unknown)
+        self._unknown.add(unknown)
 
     def _report_faults(self) -> None:
         faults, self._state.faults = self._state.faults, []

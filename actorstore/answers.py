@@ -292,6 +292,19 @@ class Rejection(Answer, frozen=True):
     """Its place among all lines given to `handle_lines`, counted from 1; absent for an event."""
 
 
+class UnknownUnit(Answer, frozen=True):
+    """An event that was accepted and changed nothing, because its run had no such unit."""
+
+    type: str
+    """What happened, as the event says."""
+    run: str
+    """Id of the run."""
+    unit: str
+    """Id of the unit."""
+    reason: str
+    """Why it changed nothing: no such run, or no such unit in it."""
+
+
 class JournalStats(Answer, frozen=True):
     """How the journal of a store is doing."""
 
@@ -330,6 +343,8 @@ class StoreStats(Answer, frozen=True):
     """Connections of other processes that are open; absent where the store does not listen."""
     journal: JournalStats | None = None
     """The journal; absent where the store has none."""
+    last_unknown: tuple[UnknownUnit, ...] = ()
+    """The last few events of unknown units since this store was opened, oldest first."""
 
     def __repr__(self) -> str:
         return (
@@ -338,13 +353,15 @@ class StoreStats(Answer, frozen=True):
         )
 
 
-class FlushResult(Answer, frozen=True):
+class FlushResult(Answer, frozen=True, omit_defaults=False):
     """What became of everything that this caller has handed over so far."""
 
     accepted: int
     """Events applied."""
     rejected: int
     """Lines and events refused; `stats()` has the reasons of the last few."""
+    unknown_units: int = 0
+    """Of those accepted, events that named a unit which the run did not have, and so changed nothing."""
 
 
 def _msgpack(answer: Answer) -> bytes:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
-from actorstore.batch import Count
+from actorstore.batch import Count, pack_counts
 from actorstore.checkpoint import encode, freeze
 from actorstore.journal import Checkpoint, Journal
 from actorstore.recovery import Fold, begin
@@ -77,7 +75,7 @@ def packed_accounts(fold: Fold) -> bytes:
     """Return the accounts as the first part of a checkpoint holds them."""
     return pack_accounts(
         [
-            Count(id, account.lines, account.accepted, account.rejected)
+            Count(id, account.lines, account.accepted, account.rejected, account.unknown_units)
             for id, account in fold.accounts.items()
         ]
     )
@@ -85,4 +83,4 @@ def packed_accounts(fold: Fold) -> bytes:
 
 def pack_accounts(accounts: list[Count]) -> bytes:
     """Return accounts as the first part of a checkpoint, in the order of their ids."""
-    return msgspec.msgpack.encode(sorted(accounts))
+    return pack_counts(accounts)

@@ -318,17 +318,18 @@ class Connection(asyncio.Protocol):
         """Go on as the producer that the other end said it is."""
         self._account = told.account
         self._put = self._acked = told.lines
-        self._write(welcome(Welcome(told.store, told.lines, told.version, told.rejected)))
+        counts = told.rejected, told.unknown_units
+        self._write(welcome(Welcome(told.store, told.lines, told.version, *counts)))
         self.go_on()
 
-    def hear(self, lines: int, rejections: Sequence[Rejection]) -> None:
+    def hear(self, lines: int, rejections: Sequence[Rejection], unknown_units: int) -> None:
         """Take note of what became of lines; called by the actor."""
-        self._server.post(lambda: self._tell(lines, rejections))
+        self._server.post(lambda: self._tell(lines, rejections, unknown_units))
 
-    def _tell(self, lines: int, rejections: Sequence[Rejection]) -> None:
+    def _tell(self, lines: int, rejections: Sequence[Rejection], unknown_units: int) -> None:
         self._acked = lines
         told = [reject(rejection.line or 0, rejection.reason) for rejection in rejections]
-        self._write(b"".join([*told, ack(lines)]))
+        self._write(b"".join([*told, ack(lines, unknown_units)]))
         if self._awaits_ack:
             self._awaits_ack = False
             self.go_on()

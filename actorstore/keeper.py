@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from actorstore.account import Account
 from actorstore.answers import JournalStats, Rejection
-from actorstore.batch import Count, Farewell, Link, Step
+from actorstore.batch import NOBODY, Count, Farewell, Link, Step
 from actorstore.checkpoint import Frozen
 from actorstore.errors import StoreFailedError
 from actorstore.event import Event
@@ -43,7 +43,7 @@ class Entry:
         """Return what happens to the account."""
         producer = self.account.producer
         if producer is None:
-            return ()
+            return (Count(NOBODY, 0, len(self.events), 0),) if self.events else ()
         if self.farewell:
             return (Farewell(producer),)
         return (Count(producer, self.lines, len(self.events), len(self.rejections)),)

@@ -39,6 +39,8 @@ class Standing(NamedTuple):
     """How many, as the store counts them."""
     rejected: int = 0
     """Of those, refused."""
+    unknown: int = 0
+    """Of those, events of a unit that their run did not have."""
 
 
 class Ledger:
@@ -56,11 +58,14 @@ class Ledger:
         """Lines acked so far."""
         self.rejected = 0
         """Of those acked, lines that were refused."""
+        self.unknown_units = 0
+        """Of those acked, events of a unit that their run did not have."""
         self._heard = 0  # rejected lines that were heard of, and are not acked yet
         self._blank = 0  # of those acked, lines that said nothing
         self._store = ""  # id of the store that was last talked to
         self._shift = 0  # its count of our lines less ours
         self._rejected_before = 0  # our count of rejections less its
+        self._unknown_before = 0  # our count of unknown units less its
         self._queue: deque[Parcel] = deque()  # to be sent
         self._begun = 0  # bytes of the first that are sent
         self._sent: deque[Parcel] = deque()  # sent and not acked
@@ -86,7 +91,8 @@ class Ledger:
     @property
     def standing(self) -> Standing:
         """What the store that was last talked to says of the lines acked."""
-        return Standing(self._store, self.acked + self._shift, self.rejected - self._rejected_before)
+        lines, rejected = self.acked + self._shift, self.rejected - self._rejected_before
+        return Standing(self._store, lines, rejected, self.unknown_units - self._unknown_before)
 
     def inherit(self, standing: Standing, left: Sequence[Sendable]) -> None:
         """Go on for a producer that is gone; only its lines that were left count here.
@@ -97,6 +103,7 @@ class Ledger:
         """
         self._store, self._shift = standing.store, standing.lines
         self._rejected_before = -standing.rejected
+        self._unknown_before = -standing.unknown
         self._is_heir = True
         for lines in left:
             self._sent.append(Parcel(*lines))
@@ -140,11 +147,12 @@ class Ledger:
         """Take note that a line was refused; it counts once it is acked."""
         self._heard += 1
 
-    def hear_ack(self, lines: int) -> None:
+    def hear_ack(self, lines: int, unknown: int = 0) -> None:
         """Let go of what is acked.
 
         Args:
             lines: How many, as the store counts them.
+            unknown: How many of them it counts as events of unknown units.
 
         Raises:
             ProducerConflictError: It counts lines that were never sent.
@@ -158,6 +166,7 @@ class Ledger:
             )
         self.rejected += self._heard
         self._heard = 0
+        self.unknown_units = unknown + self._unknown_before
         if acked > self.acked:
             self._let_go(acked - self.acked)
             self.acked = acked
@@ -177,13 +186,14 @@ class Ledger:
             self._store = welcome.store
             self._shift = welcome.lines - self.acked
             self._rejected_before = self.rejected - welcome.rejected
+            self._unknown_before = self.unknown_units - welcome.unknown
         if welcome.lines < self.acked + self._shift:
             raise JournalRegressionError(
                 "journal_regression",
                 f"it counts {welcome.lines} lines of producer {self.producer}, and has acked "
                 f"{self.acked + self._shift}: its journal has lost some",
             )
-        self.hear_ack(welcome.lines)
+        self.hear_ack(welcome.lines, welcome.unknown)
         self.rejected = welcome.rejected + self._rejected_before
         self._queue = deque([parcel for parcel in (*self._sent, *self._queue) if parcel.lines])
         self._begun = 0

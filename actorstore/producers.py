@@ -78,7 +78,7 @@ class Producers:
     def counts(self) -> list[Count]:
         """Return what is durable of the accounts: of producers with lines that are."""
         return [
-            Count(account.producer, account.lines, account.accepted, account.rejected)
+            Count(account.producer, account.lines, account.accepted, account.rejected, account.unknown_units)
             for account in self
             if account.lines and account.producer is not None
         ]

@@ -102,12 +102,15 @@ class Welcome(msgspec.Struct, frozen=True):
     lines: Number
     version: Number
     rejected: Number = 0
+    unknown: Number = 0
 
 
 class Ack(msgspec.Struct, frozen=True):
     """The promise holds for all lines up to this one."""
 
     lines: Number
+    unknown: Number = 0
+    """How many of them are events of a unit that their run did not have."""
 
 
 class Reject(msgspec.Struct, frozen=True):
@@ -409,12 +412,17 @@ def _harmless(line: bytes) -> bytes:
 
 
 def welcome(message: Welcome) -> bytes:
-    """Return the line that answers a hello."""
-    return _line("welcome", message)
+    """Return the line that answers a hello; `unknown` is left out where it is 0."""
+    fields = msgspec.structs.asdict(message)
+    if not message.unknown:
+        del fields["unknown"]
+    return _line("welcome", fields)
 
 
-def ack(lines: int) -> bytes:
-    """Return the line that acks all lines up to this one."""
+def ack(lines: int, unknown: int = 0) -> bytes:
+    """Return the line that acks all lines up to this one, so many of which are events of unknown units."""
+    if unknown:
+        return b'{"ack":{"lines":%d,"unknown":%d}}\n' % (lines, unknown)
     return b'{"ack":{"lines":%d}}\n' % lines
 
 

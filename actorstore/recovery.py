@@ -11,13 +11,14 @@ Reading order: `recover`, `Fold`.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 
 import msgspec
 
 from actorstore.account import Account
-from actorstore.batch import Batch, Count, Link, start, unpack
+from actorstore.batch import NOBODY, Batch, Count, Farewell, Link, start, unpack, unpack_counts
 from actorstore.checkpoint import CheckpointError, restore
 from actorstore.errors import JournalDamagedError
 from actorstore.event import Event
@@ -49,6 +50,7 @@ class Fold:
         self.place = place
         self.added_bytes = 0
         """Bytes of lines that were added."""
+        self._unknown: deque[int] = deque()  # versions of the events of unknown units in this batch
 
     def add(self, batch: Batch) -> None:
         """Apply a whole batch.
@@ -82,6 +84,9 @@ class Fold:
         read = decode(chunk, max_line_bytes=len(chunk) + 1)
         events = read.events if not read.rejections else self._with_gaps(read)
         self.state.apply(events if most is None else events[:most])
+        if self.state.unknown:
+            self._unknown += [version for version, _, _ in self.state.unknown]
+            self.state.unknown = []
 
     def end(self, batch: Batch) -> None:
         """Take note that all of a batch is applied."""
@@ -91,19 +96,37 @@ class Fold:
             steps = unpack(batch.steps)
         except msgspec.MsgspecError as error:
             raise self._damage(batch, str(error)) from None
+        if sum([step.accepted for step in steps if isinstance(step, Count)]) != batch.events:
+            self._unknown.clear()  # an older version did not say which events are nobody's
+        version = self.place.version
         for step in steps:
-            if isinstance(step, Count):
-                account = self.accounts.get(step.producer) or Account(step.producer)
-                self.accounts[step.producer] = Account(
-                    step.producer,
-                    account.lines + step.lines,
-                    account.accepted + step.accepted,
-                    account.rejected + step.rejected,
-                )
-            else:
+            if isinstance(step, Farewell):
                 self.accounts.pop(step.producer, None)
+                continue
+            version += step.accepted
+            unknown_units = self._take_unknown(version)
+            if step.producer != NOBODY:
+                self._add(step, unknown_units)
+        self._unknown.clear()
         self.place = batch.end
         self.added_bytes += len(batch.lines)
+
+    def _add(self, step: Count, unknown_units: int) -> None:
+        account = self.accounts.get(step.producer) or Account(step.producer)
+        self.accounts[step.producer] = Account(
+            step.producer,
+            account.lines + step.lines,
+            account.accepted + step.accepted,
+            account.rejected + step.rejected,
+            account.unknown_units + unknown_units,
+        )
+
+    def _take_unknown(self, version: int) -> int:
+        """Count the events of unknown units up to a version, once."""
+        before = len(self._unknown)
+        while self._unknown and self._unknown[0] <= version:
+            self._unknown.popleft()
+        return before - len(self._unknown)
 
     def _with_gaps(self, read: Chunk) -> list[Event]:
         """Return the events of lines, and something in place of those that cannot be read any more."""
@@ -191,7 +214,7 @@ def at_checkpoint(path: str, checkpoint: Checkpoint, parts: Iterable[bytes]) -> 
     """
     left = iter(parts)
     try:
-        counts = msgspec.msgpack.decode(next(left), type=list[Count])
+        counts = unpack_counts(next(left))
         state = restore(left)
     except (CheckpointError, StopIteration, msgspec.MsgspecError) as error:
         raise JournalDamagedError(path, f"the checkpoint after batch {checkpoint.seq}: {error}") from None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from operator import length_hint
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from actorstore.answers import Cursor, RunInfo, RunStatus, StateSnapshot, UnitStatus, Update
 from actorstore.errors import UnknownRunError
@@ -142,6 +142,13 @@ class Fault(NamedTuple):
     """What its rule raised."""
 
 
+Unknown: TypeAlias = tuple[int, Event, bool]
+"""An event of an unknown unit: the version that it was counted as, itself, and whether its run was there.
+
+A plain tuple: a named one takes 0.3 us to make, more than an event takes to be applied.
+"""
+
+
 class State:
     """All runs of a store, its version, and nothing else.
 
@@ -153,6 +160,7 @@ class State:
         self.store = store
         self.version = 0
         self.unknown_units = 0
+        self.unknown: list[Unknown] = []
         self.faults: list[Fault] = []
         self.runs: dict[str, Run] = {}
         self._nothing = Run("", 0)  # what is seen before any run
@@ -162,7 +170,8 @@ class State:
     def apply(self, events: list[Event]) -> None:
         """Apply events in their order; each is one version, whatever it does.
 
-        Never raises: an event whose rule fails is counted and put into `faults`.
+        Never raises: an event whose rule fails is counted and put into `faults`,
+        and one of an unknown unit into `unknown`; the caller takes both away.
 
         Args:
             events: Valid, their payloads open (`actorstore.payload.open_payload`).
@@ -188,6 +197,7 @@ class State:
                 unit = units.get(event.unit)
                 if unit is None:
                     self.unknown_units += 1
+                    self.unknown.append((end - length_hint(left), event, current in self.runs))
                     continue
                 if unit.seen:
                     unit.seen = False
@@ -202,6 +212,7 @@ class State:
         if run is None:
             if event.type == "unit.added":
                 self.unknown_units += 1
+                self.unknown.append((version, event, False))
                 return
             run = self.runs[event.run] = Run(event.run, version)
             if not self._started:

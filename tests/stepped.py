@@ -85,7 +85,7 @@ class Journal:
         fold = Fold("j", State(STORE), {}, start(STORE))
         data = b"".join([line + b"\n" for line in self.lines])
         fold.add(follow(fold.place, len(self.lines), b"", data))
-        accounts = {id: type(known)(id, known.lines, known.accepted, known.rejected)
+        accounts = {id: type(known)(id, known.lines, known.accepted, known.rejected, known.unknown_units)
                     for id, known in self.fold.accounts.items()}  # fmt: skip
         return Origin(fold.state, accounts)
 

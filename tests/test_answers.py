@@ -30,6 +30,7 @@ from actorstore.answers import (
     StoreStats,
     UnitState,
     UnitStatus,
+    UnknownUnit,
     Update,
 )
 from actorstore.errors import InvalidEventError, UnknownUnitError
@@ -71,6 +72,7 @@ BARE = {
     StoreStats: StoreStats(7, 7, 1, 0, 0, 0, (Rejection("not valid UTF-8", "…"),)),
     JournalStats: JournalStats("/j", "lose-nothing", 0, 3, 4096),
     FlushResult: FlushResult(7, 1),
+    UnknownUnit: UnknownUnit("unit.started", "r", "x", "run 'r' has no unit 'x'"),
 }
 """One of each answer, as little of it as there can be."""
 
@@ -90,7 +92,10 @@ FULL = {
     Update: msgspec.structs.replace(BARE[Update], since=3, error="boom", graph=GRAPH, **ENDED),
     Rejection: Rejection("not valid UTF-8", "…", 12),
     StoreStats: msgspec.structs.replace(
-        BARE[StoreStats], connections=3, journal=JournalStats("/j", "lose-nothing", 0, 3, 4096, "no room")
+        BARE[StoreStats],
+        connections=3,
+        journal=JournalStats("/j", "lose-nothing", 0, 3, 4096, "no room"),
+        last_unknown=(UnknownUnit("unit.started", "r", "x", "run 'r' has no unit 'x'"),),
     ),
     JournalStats: JournalStats("/j", "lose-nothing", 0, 3, 4096, "no room"),
 }
@@ -107,6 +112,7 @@ OPTIONAL = {
     "connections",
     "journal",
     "trouble",
+    "lastUnknown",
 }
 every_answer = pytest.mark.parametrize("kind", BARE, ids=lambda kind: kind.__name__)
 
@@ -292,6 +298,10 @@ def test_a_pickled_snapshot_does_not_carry_the_bytes_that_were_kept():
     before = len(pickle.dumps(snapshot))
     snapshot.json(), snapshot.msgpack(), snapshot.unit("u7")
     assert len(pickle.dumps(snapshot)) == before
+
+
+def test_a_flush_says_all_its_counts_so_that_a_script_need_not_guess_at_one_that_is_0():
+    assert FlushResult(3, 0).json() == b'{"accepted":3,"rejected":0,"unknownUnits":0}'
 
 
 # Looks.

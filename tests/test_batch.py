@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
-from actorstore.batch import Batch, Count, Farewell, Link, follow, pack, start, unpack
+from actorstore.batch import (
+    NOBODY,
+    Batch,
+    Count,
+    Farewell,
+    Link,
+    follow,
+    pack,
+    pack_counts,
+    start,
+    unpack,
+    unpack_counts,
+)
 
 LINES = b'{"type":"unit.started","unit":"a"}\n{"type":"unit.completed","unit":"a"}\n'
 
@@ -81,6 +94,37 @@ def test_steps_come_back_as_they_were_packed():
 
 def test_steps_of_one_producer_that_follow_each_other_become_one():
     assert unpack(pack([Count("a", 3, 2, 1), Count("a", 4, 4, 0)])) == [Count("a", 7, 6, 1)]
+
+
+def test_events_of_nobody_are_told_apart_only_where_others_are_of_producers():
+    nobody = Count(NOBODY, 0, 2, 0)
+    steps = [nobody, Count("a", 3, 3, 0), nobody, nobody, Farewell("a"), nobody]
+    assert unpack(pack(steps)) == [*steps[:2], Count(NOBODY, 0, 4, 0), *steps[4:]]
+    assert pack([nobody, nobody]) == b""
+
+
+def test_an_older_version_reads_steps_and_sees_nothing_of_events_of_nobody():
+    steps = [Count(NOBODY, 0, 2, 0), Count("a", 3, 3, 0), Count(NOBODY, 0, 1, 0), Farewell("b")]
+    rows = msgspec.msgpack.decode(pack(steps), type=list[tuple[str, int, int, int]])
+    farewells = [row[0] for row in rows if row[1] == -1]
+    assert farewells == ["", "", "b"]  # of a producer that none can be, and of one that is
+    assert [row for row in rows if row[1] != -1] == [("a", 3, 3, 0)]
+
+
+def test_counts_come_back_as_they_were_packed_in_the_order_of_their_ids():
+    counts = [Count("b", 5, 4, 1, 2), Count("a", 3, 2, 1), Count("c", 1, 1, 0, 1)]
+    assert unpack_counts(pack_counts(counts)) == sorted(counts)
+    assert unpack_counts(pack_counts([])) == []
+
+
+def test_counts_of_an_older_version_know_no_unknown_units_and_it_reads_those_of_this_one():
+    counts = [Count("a", 3, 2, 1), Count("b", 5, 4, 1)]
+    old = msgspec.msgpack.encode([count[:4] for count in counts])
+    assert unpack_counts(old) == counts
+    assert pack_counts(counts) == old
+    new = pack_counts([count._replace(unknown_units=1) for count in counts])
+    rows = msgspec.msgpack.decode(new, type=list[tuple[str, int, int, int]])
+    assert {row[0]: row for row in rows} == {"a": counts[0][:4], "b": counts[1][:4]}
 
 
 def test_a_farewell_stands_between_what_came_before_and_after():

@@ -296,6 +296,45 @@ def test_only_events_of_the_orchestration_make_runs(store: Any) -> None:
     assert store.stats().accepted == 3
 
 
+def test_events_of_unknown_units_are_counted_for_their_caller(store: Any) -> None:
+    feed(store, unit_started("a"), unit_added("b", run="x"), orch_started(units("a")))
+    store.handle_lines(lines(unit_started("a"), unit_failed("nobody", "boom")) + b"bad\n\n")
+    feed(store, Event("unit.danced", unit="nobody"), task_started("a"))
+    assert store.flush() == FlushResult(7, 1, 3)
+    store.handle_lines(lines(unit_queued("nobody"), unit_queued("a"), task_started("")))
+    assert store.flush() == FlushResult(10, 1, 5)
+    assert store.stats().unknown_units == 5
+
+
+def test_the_last_events_of_unknown_units_are_named_with_their_likely_cause(store: Any) -> None:
+    feed(store, unit_started("a"), orch_started(units("a"), run="r"), unit_started("a", run="r"))
+    feed(store, unit_failed("x\x1b", "boom", run="r"), task_started("", run="r"))
+    assert [(each.type, each.run, each.unit, each.reason) for each in store.stats().last_unknown] == [
+        ("unit.started", "", "a", "no run '' has started that could have unit 'a': send orch.started first"),
+        ("unit.failed", "r", "x\x1b", "run 'r' has no unit 'x\\x1b'"),
+        ("task.started", "r", "", "it names no unit of run 'r'"),
+    ]
+
+
+def test_of_many_events_of_unknown_units_the_last_few_are_named(store: Any) -> None:
+    feed(store, orch_started())
+    store.handle_lines(lines(*[unit_started(f"u{number}") for number in range(2000)]))
+    feed(store, *[unit_started(f"v{number}") for number in range(6)])
+    assert store.flush() == FlushResult(2007, 0, 2006)
+    named = [each.unit for each in store.stats().last_unknown]
+    assert named == [f"u{number}" for number in range(1990, 2000)] + [f"v{number}" for number in range(6)]
+
+
+def test_an_event_of_an_unknown_unit_is_logged_with_run_and_unit(
+    local: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed(local, orch_started(units("a"), run="r"), unit_started("b", run="r"), unit_started("a", run="r"))
+    local.flush()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "unit.started changed nothing: run 'r' has no unit 'b'")
+    ]
+
+
 def test_runs_are_told_in_the_order_in_which_they_came(store: Any) -> None:
     feed(
         store,

@@ -16,6 +16,7 @@ from tests.builders import line, orch_started, unit_failed, unit_queued
 
 LINE = line(unit_queued("a"))
 BAD = b'{"type":7}\n'
+UNKNOWN = line(unit_queued("nobody"))
 BLANK = b" \t\r\n"
 QUESTION = ask(Ask(1, "stats"))
 
@@ -175,6 +176,42 @@ def test_a_rejection_that_was_heard_before_its_ack_counts_once_when_a_new_store_
     assert (ledger.accepted, ledger.rejected) == (1, 1)
 
 
+def test_events_of_unknown_units_are_counted_from_what_each_store_counts_already():
+    ledger = Ledger("p")
+    ledger.resume(Welcome("s", 7, 7, 0, 5))
+    ledger.add_lines(sendable(UNKNOWN * 3))
+    send(ledger)
+    ledger.hear_ack(8, 6)
+    assert ledger.unknown_units == 1
+    ledger.resume(Welcome("s", 9, 9, 0, 7))  # the ack of the second was lost
+    assert ledger.unknown_units == 2
+    ledger.resume(Welcome("t", 4, 4, 0, 4))
+    send(ledger)
+    ledger.hear_ack(5, 5)
+    check_empty(ledger)
+    assert (ledger.accepted, ledger.unknown_units) == (3, 3)
+
+
+def test_an_older_store_says_nothing_of_unknown_units_and_so_there_are_none():
+    ledger = new_ledger(lines=7)
+    ledger.add_lines(sendable(UNKNOWN * 3))
+    send(ledger)
+    ledger.hear_ack(10)
+    assert (ledger.accepted, ledger.unknown_units) == (3, 0)
+
+
+def test_who_goes_on_for_a_producer_that_is_gone_counts_unknown_units_of_what_was_left():
+    before = Ledger("p")
+    before.resume(Welcome("s", 0, 0))
+    before.add_lines(sendable(UNKNOWN * 3))
+    send(before)
+    before.hear_ack(2, 2)
+    after = Ledger("p")
+    after.inherit(before.standing, sendable(UNKNOWN))
+    after.resume(Welcome("s", 3, 3, 0, 3))
+    assert (after.accepted, after.unknown_units) == (1, 1)
+
+
 def test_the_same_store_with_fewer_lines_than_it_acked_is_a_regression():
     ledger = new_ledger()
     ledger.add_lines(sendable(LINE * 2))
@@ -287,13 +324,15 @@ class Counter:
         first: How many lines of the producer were handed over before the first that it may know.
         lines: How many lines it counts already, from some life before.
         rejected: How many of those it refused.
+        unknown: How many of those were of unknown units.
     """
 
-    def __init__(self, id: str, first: int, lines: int, rejected: int) -> None:
+    def __init__(self, id: str, first: int, lines: int, rejected: int, unknown: int) -> None:
         self.id = id
         self.first = first
         self.before = lines
         self.rejected_before = rejected
+        self.unknown_before = unknown
         self.lines: list[bytes] = []
 
     @property
@@ -304,11 +343,15 @@ class Counter:
     def rejected(self) -> int:
         return self.rejected_before + self.lines.count(BAD)
 
+    @property
+    def unknown(self) -> int:
+        return self.unknown_before + self.lines.count(UNKNOWN)
+
     def welcome(self) -> Welcome:
-        return Welcome(self.id, self.count, 0, self.rejected)
+        return Welcome(self.id, self.count, 0, self.rejected, self.unknown)
 
 
-KINDS: Final = st.lists(st.sampled_from([LINE, BAD, BLANK, b"\n"]), min_size=1, max_size=6)
+KINDS: Final = st.lists(st.sampled_from([LINE, BAD, UNKNOWN, BLANK, b"\n"]), min_size=1, max_size=6)
 
 
 class Exchange(RuleBasedStateMachine):
@@ -324,13 +367,14 @@ class Exchange(RuleBasedStateMachine):
 
     def new_store(self, lines: int, rejected: int) -> Counter:
         self.made += 1
-        return Counter(f"s{self.made}", self.ledger.acked, lines, min(lines, rejected))
+        rejected = min(lines, rejected)
+        return Counter(f"s{self.made}", self.ledger.acked, lines, rejected, lines - rejected)
 
     def connect(self) -> None:
         self.ledger.resume(self.store.welcome())
         self.wire = b""  # sent, not yet read
         self.untold = 0  # lines refused since the store last said so
-        self.told: list[tuple[int, int]] = []  # said, not yet heard: lines, and those refused
+        self.told: list[tuple[int, int, int]] = []  # said, not yet heard: lines, those refused, those unknown
         self.asked: list[int] = []  # lines handed over before each open question
 
     # What is handed over.
@@ -379,15 +423,15 @@ class Exchange(RuleBasedStateMachine):
     @rule()
     def tell(self) -> None:
         """The store says what became of them."""
-        self.told.append((self.store.count, self.untold))
+        self.told.append((self.store.count, self.untold, self.store.unknown))
         self.untold = 0
 
     @precondition(lambda self: self.told)
     @rule(messages=st.integers(1, 4))
     def hear(self, messages: int) -> None:
-        for lines, rejected in self.told[:messages]:
+        for lines, rejected, unknown in self.told[:messages]:
             hear_rejections(self.ledger, rejected)
-            self.ledger.hear_ack(lines)
+            self.ledger.hear_ack(lines, unknown)
         del self.told[:messages]
 
     @rule()
@@ -426,6 +470,7 @@ class Exchange(RuleBasedStateMachine):
         assert (ledger.handed, ledger.unacked) == (len(self.handed), len(self.handed) - ledger.acked)
         acked = self.handed[: ledger.acked]
         assert ledger.rejected == acked.count(BAD)
+        assert ledger.unknown_units == acked.count(UNKNOWN)
         assert ledger.accepted == sum(not is_blank(data) and data != BAD for data in acked)
 
     @invariant()

@@ -168,6 +168,28 @@ def test_the_acks_that_were_lost_are_found_in_the_welcome(host: ByHand, remote: 
     assert connection.hears_nothing()
 
 
+def test_unknown_units_are_heard_of_in_acks_and_welcomes_and_where_a_store_is_silent_there_are_none(
+    host: ByHand, remote: RemoteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed(remote, "a", "b", "c")
+    connection, _ = host.welcome(unknown=7, lines=7)
+    for _ in range(3):
+        connection.read()
+    connection.say(ack={"lines": 9, "unknown": 8})
+    connection.close()
+    connection, _ = host.welcome(unknown=9, lines=10)
+    result = remote.flush(SECONDS)
+    assert (result.accepted, result.unknown_units) == (3, 2)
+    connection.close()
+    connection, _ = host.welcome(store="an older one")
+    feed(remote, "d")
+    connection.read()
+    connection.say(ack={"lines": 1})
+    result = remote.flush(SECONDS)
+    assert (result.accepted, result.unknown_units) == (4, 2)
+    assert len([message for message in caplog.messages if "changed nothing" in message]) == 1
+
+
 def test_a_line_that_was_half_sent_is_sent_again_whole(host: ByHand, remote: RemoteStore) -> None:
     big = b'{"type":"x","payload":"' + b"x" * (3 << 20) + b'"}\n'
     feeding = spawn(remote.handle_lines, line(unit_queued("a")) + big + line(unit_queued("b")))

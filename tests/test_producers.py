@@ -25,6 +25,7 @@ from actorstore.protocol import (
     Sendable,
     Welcome,
     bye,
+    count_blank,
     hello,
     sendable,
 )
@@ -36,7 +37,7 @@ from tests.stepped import Journal, SteppedStore, Wire
 class Connected:
     """A connection as the table sees it: listener, and receiver of its welcome."""
 
-    def hear(self, lines: int, rejections: Sequence[Rejection]) -> None:
+    def hear(self, lines: int, rejections: Sequence[Rejection], unknown_units: int) -> None:
         """Take note of an ack."""
 
     def set(self, value: object) -> bool:
@@ -283,7 +284,7 @@ class Client:
         self._begun = acked
         self.ledger = Ledger(self.producer)
         count = left.count(b"\n")
-        self.ledger.inherit(standing, Sendable(left, count, left.count(b"\n\n")) if left else None)
+        self.ledger.inherit(standing, [Sendable(left, count, count_blank(left))] if left else [])
 
     @property
     def is_welcome(self) -> bool:

@@ -535,8 +535,10 @@ def test_lines_at_the_border_of_a_chunk_are_sent_whole(spare: int):
 
 SAID: list[tuple[bytes, FromStore]] = [
     (welcome(Welcome("s", 1, 2, 3)), Welcome("s", 1, 2, 3)),
+    (welcome(Welcome("s", 1, 2, 3, 4)), Welcome("s", 1, 2, 3, 4)),
     (ack(0), Ack(0)),
     (ack(MAX_INT), Ack(MAX_INT)),
+    (ack(5, MAX_INT), Ack(5, MAX_INT)),
     (reject(7, 'a "quoted" é\nreason'), Reject(7, 'a "quoted" é\nreason')),
     (answer(7, {"graph": b"null"}), Answer(7, {"graph": msgspec.Raw(b"null")})),
     (

@@ -21,6 +21,7 @@ import pytest
 from actorstore import (
     Cursor,
     Event,
+    FlushResult,
     ProducerSupersededError,
     RemoteStore,
     Store,
@@ -196,6 +197,20 @@ def test_what_is_handed_over_while_the_store_is_away_is_sent_to_the_next(path: P
         stats = second.stats()
         assert (stats.accepted, stats.rejected) == (20, 10)
         remote.close()
+
+
+def test_unknown_units_are_counted_over_all_stores_that_this_client_has_fed(path: Path) -> None:
+    with RemoteStore(path) as remote:
+        for _ in range(2):
+            with Store(listen=path):
+                with connect(path) as other:
+                    other.handle_event(unit_queued("nobody"))
+                    assert other.flush(SECONDS).unknown_units == 1
+                remote.handle_event(orch_started(units("a")))
+                remote.handle_event(unit_queued("a"))
+                remote.handle_lines(line(unit_queued("nobody")) * 3 + b"bad\n\n")
+                remote.flush(SECONDS)
+        assert remote.flush(SECONDS) == FlushResult(10, 2, 6)
 
 
 def test_stores_that_are_closed_under_load_count_each_line_once_between_them(path: Path) -> None:

@@ -47,7 +47,7 @@ from tests.threads import (
 )
 
 BAD = b'{"type":1}\n'
-GOOD = line(unit_queued("a"))
+GOOD = b'{"type":"anything","unit":"a"}\n'
 
 
 @pytest.fixture(autouse=True)

@@ -293,6 +293,7 @@ class StoreMachine(RuleBasedStateMachine):
     def count(self) -> None:
         result, stats = self.store.flush(SECONDS), self.store.stats()
         assert (result.accepted, result.rejected) == (self.model.version, self.model.rejected)
+        assert result.unknown_units == self.model.unknown
         assert (stats.accepted, stats.rejected) == (self.model.version, self.model.rejected)
         assert (stats.unknown_units, stats.faults, stats.pending) == (self.model.unknown, 0, 0)
         runs = [(info.run, info.status, info.summary.total) for info in self.store.runs()]

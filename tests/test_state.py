@@ -396,6 +396,17 @@ def test_an_event_of_a_unit_that_the_run_does_not_have_is_accepted_and_counted(t
     assert [info.run for info in state.infos()] == [""]
 
 
+def test_events_of_unknown_units_are_kept_for_the_caller_with_their_version():
+    state = told(unit_added("a", run="r"), orch_started(units("a")), unit_started("a"), unit_started("b"))
+    told(unit_queued("a"), unit_queued("a", run="r"), state=state)
+    found = [(version, event.type, event.unit, has_run) for version, event, has_run in state.unknown]
+    assert found == [
+        (1, "unit.added", "a", False),
+        (4, "unit.started", "b", True),
+        (6, "unit.queued", "a", False),
+    ]
+
+
 def test_an_event_before_its_unit_is_known_does_not_come_back_later():
     state = told(unit_failed("a", "early"), orch_started(units("a")))
     assert state.snapshot().unit("a") == UnitState("a", UnitStatus.PENDING, 0, 0, 0)

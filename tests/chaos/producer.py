@@ -93,9 +93,9 @@ class _Witness(Ledger):
             self.record.write("welcome", welcome.store, self.before + self.acked)
         super().resume(welcome)
 
-    def hear_ack(self, lines: int) -> None:
+    def hear_ack(self, lines: int, unknown: int = 0) -> None:
         before = self.acked
-        super().hear_ack(lines)
+        super().hear_ack(lines, unknown)
         if self.acked > before:
             self.record.write("ack", self.before + self.acked)
 

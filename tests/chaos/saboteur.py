@@ -90,8 +90,8 @@ def resume_off_by_one() -> None:
     """A producer that comes back is told of one line less than it was acked, once it has some."""
     made = actor.Welcomed
 
-    def short(account: Any, store: str, lines: int, version: int, rejected: int) -> actor.Welcomed:
-        return made(account, store, max(0, lines - 1), version, rejected)
+    def short(account: Any, store: str, lines: int, *more: Any) -> actor.Welcomed:
+        return made(account, store, max(0, lines - 1), *more)
 
     actor.Welcomed = short  # type: ignore[assignment, misc]
 
