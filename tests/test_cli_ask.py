@@ -171,6 +171,16 @@ def test_figures_come_with_the_reasons_of_what_was_rejected(store: Store, ask: A
     assert json.loads(ask("stats", "--json").out)["accepted"] == 1
 
 
+def test_figures_come_with_the_last_events_of_unknown_units(store: Store, ask: Ask) -> None:
+    store.handle_lines(lines(orch_started(units("a"), run="r"), unit_failed("b\x1b[2J", "boom", run="r")))
+    store.flush()
+    code, out, _ = ask("stats")
+    assert code == 0
+    assert out.endswith("\nlast of unknown units:\n  unit.failed: run 'r' has no unit 'b\\x1b[2J'\n")
+    (named,) = json.loads(ask("stats", "--json").out)["lastUnknown"]
+    assert (named["type"], named["run"], named["unit"]) == ("unit.failed", "r", "b\x1b[2J")
+
+
 # All of them.
 
 

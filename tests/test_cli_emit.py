@@ -85,6 +85,9 @@ def test_an_event_happens_now_unless_told_otherwise(store: Store, emit: Emit) ->
         (["orch.started", "--payload", '{"graph": 3}'], "graph: expected `object | null`, got `int`"),
         (["x", "--unit", "\udcff"], "unit holds half of a surrogate pair"),
         (["", "--unit", "a"], "type: expected `str` of length >= 1"),
+        (["unit.started", "--run", "r"], "unit.started is about a unit: say which with --unit ID"),
+        (["task.started", "--task", "1"], "task.started is about a unit: say which with --unit ID"),
+        (["unit.danced", "--strict"], "unit.danced is about a unit: say which with --unit ID"),
         (["--unit", "a"], "--unit describes one event, whose type must stand before it"),
         (["-", "--task", "1"], "--task describes one event"),
     ],
@@ -95,7 +98,51 @@ def test_what_would_be_rejected_is_not_even_sent(
     code, out, err = emit(*arguments)
     assert (code, out) == (2, "")
     assert reason in err
-    assert store.stats().rejected == 0
+    assert (store.stats().version, store.stats().rejected) == (0, 0)
+
+
+def test_an_event_of_an_unknown_unit_is_accepted_and_named_with_its_cure(store: Store, emit: Emit) -> None:
+    said = "actorstore: emit: unit.started changed nothing: "
+    code, out, err = emit("unit.started", "--run", "r", "--unit", "a")
+    assert (code, out) == (0, "")
+    assert err == f"{said}no run 'r' has started that could have unit 'a': send orch.started first\n"
+    assert emit("orch.started", "--run", "r") == OK
+    code, _, err = emit("unit.started", "--run", "r", "--unit", "a\x1b[2J")
+    assert (code, err) == (0, f"{said}run 'r' has no unit 'a\\x1b[2J'\n")
+    assert store.stats().unknown_units == 2
+
+
+def test_an_event_that_names_no_unit_where_that_was_meant_is_sent(store: Store, emit: Emit) -> None:
+    assert emit("orch.started", "--payload", '{"graph": {"nodes": [{"id": ""}]}}') == OK
+    assert emit("unit.started", "--unit", "") == OK
+    assert store.snapshot().unit("").status == "in_progress"
+
+
+@pytest.mark.parametrize("type", ["unit.started", "unit.added"])
+def test_strict_fails_where_an_event_changes_nothing(store: Store, emit: Emit, type: str) -> None:
+    code, _, err = emit(type, "--unit", "a", "--strict")
+    assert code == 1
+    assert "no run '' has started" in err
+    assert emit("orch.started", "--strict", "--payload", '{"graph": {"nodes": [{"id": "a"}]}}') == OK
+    assert emit(type, "--unit", "a", "--strict") == OK
+    assert store.stats().accepted == 3
+
+
+def test_a_type_without_a_rule_is_named_to_a_person_and_fails_where_that_is_strict(
+    store: Store, emit: Emit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "actorstore: 'foo.bar' counts, and changes nothing; what changes something is orch.started, "
+    assert emit("foo.bar") == OK
+    code, _, err = emit("foo.bar", "--strict")
+    assert code == 1
+    assert err.startswith(said)
+    assert emit("unit.strated", "--unit", "a", "--strict").code == 1
+    assert "did you mean unit.started?" in emit("unit.strated", "--unit", "a").err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    code, _, err = emit("foo.bar")
+    assert code == 0
+    assert err.startswith(said)
+    assert store.stats().accepted == 5
 
 
 # Lines.
@@ -126,6 +173,46 @@ def test_of_many_bad_lines_the_first_few_are_named_and_the_rest_counted(store: S
     said = err.splitlines()
     assert len(said) == 6
     assert said[-1] == "actorstore: <stdin>: 95 more lines rejected"
+
+
+def test_lines_that_change_nothing_are_named_and_fail_where_that_is_strict(store: Store, emit: Emit) -> None:
+    given = lines(orch_started(units("a")), unit_started("b"), unit_started("a")) + b"\n"
+    given += b'{"type":"foo.bar"}\n{"type":"unit.strated","unit":"a"}\n{"type":"unit.queued"}\n'
+    unknown = [
+        "actorstore: <stdin>: unit.started changed nothing: run '' has no unit 'b'",
+        "actorstore: <stdin>: unit.queued changed nothing: it names no unit of run ''",
+    ]
+    code, _, err = emit(stdin=given)
+    assert (code, err.splitlines()) == (0, unknown)
+    code, _, err = emit("--strict", stdin=given)
+    assert code == 1
+    said = err.splitlines()
+    assert said[:2] == unknown
+    assert said[2].startswith("actorstore: <stdin>:5: 'foo.bar' counts, and changes nothing; what changes")
+    assert (
+        said[3]
+        == "actorstore: <stdin>:6: 'unit.strated' counts, and changes nothing; did you mean unit.started?"
+    )
+    assert emit("--strict", stdin=lines(orch_started(units("a")), unit_started("a"))) == OK
+
+
+def test_of_many_that_change_nothing_the_first_few_are_named_and_the_rest_counted(
+    store: Store, emit: Emit
+) -> None:
+    given = b"".join([line(unit_started(f"u{number}")) for number in range(100)]) + b'{"type":"x"}\n' * 50
+    code, _, err = emit("--strict", stdin=given)
+    said = err.splitlines()
+    assert (code, len(said)) == (1, 12)
+    assert said[-2] == "actorstore: <stdin>: 95 more events changed nothing: no such run or unit"
+    assert said[-1] == "actorstore: <stdin>: 45 more events changed nothing: no rule has the type"
+
+
+def test_what_others_send_for_unknown_units_is_not_named_here(store: Store, emit: Emit) -> None:
+    store.handle_lines(lines(orch_started(units("a")), unit_started("theirs")))
+    assert emit("unit.started", "--unit", "a", "--strict") == OK
+    assert emit("--strict", stdin=line(unit_started("a"))) == OK
+    code, _, err = emit("--strict", stdin=line(unit_started("mine")))
+    assert (code, err.count("\n"), "theirs" in err) == (1, 1, False)
 
 
 def test_lines_are_sent_as_they_come(store: Store) -> None:
@@ -196,8 +283,8 @@ def test_json_says_how_many_were_accepted_and_rejected(
     store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["emit", "unit.queued", "--unit", "a", "--json", "--socket", str(store.address)]) == 0
-    assert json.loads(capsys.readouterr().out) == {"accepted": 1, "rejected": 0}
+    assert json.loads(capsys.readouterr().out) == {"accepted": 1, "rejected": 0, "unknownUnits": 1}
     given = io.BytesIO(b'{"type":"x"}\n\nbad\n{"type":"y"}\n')
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BufferedReader(given), isatty=lambda: False))
     assert main(["emit", "--json", "--socket", str(store.address)]) == 1
-    assert json.loads(capsys.readouterr().out) == {"accepted": 2, "rejected": 1}
+    assert json.loads(capsys.readouterr().out) == {"accepted": 2, "rejected": 1, "unknownUnits": 0}

@@ -11,18 +11,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from actorstore import wire
-from actorstore.answers import FlushResult
+from actorstore.answers import FlushResult, UnknownUnit
 from actorstore.cli import FAILED, WRONG
 from actorstore.cli.access import add_socket, feeding, flushed, json_lines, print_data, refusal
 from actorstore.cli.talk import SHOWN_COMPLAINTS, Talk
+from actorstore.cli.view import counted
 from actorstore.errors import ActorStoreError, InvalidEventError
 from actorstore.event import Event
+from actorstore.remote import RemoteStore
 from actorstore.state import RULES
 
 STANDARD_INPUT: Final = "-"
@@ -30,6 +33,9 @@ STANDARD_INPUT: Final = "-"
 
 FIELDS: Final = ("unit", "run", "task", "payload", "error", "time", "pr")
 """The arguments that say more about one event."""
+
+ABOUT_UNITS: Final = ("unit.", "task.")
+"""How the type of an event begins that is about a unit."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "exit codes:\n"
-        "  0 all was accepted; 1 something was rejected, and the rest accepted; 2 the call or the event\n"
-        "  was wrong, and nothing was sent; 69 nobody listens\n"
+        "  0 all was accepted; 1 something was rejected, or with --strict changed nothing, and the rest\n"
+        "  accepted; 2 the call or the event was wrong, and nothing was sent; 69 nobody listens\n"
         "\n"
         "examples:\n"
         '  actorstore emit orch.started --run nightly --payload \'{"graph": {"nodes": [{"id": "a"}]}}\'\n'
@@ -60,7 +66,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--error", metavar="TEXT", help="why it failed")
     parser.add_argument("--time", metavar="TIME", help="when it happened (RFC 3339); otherwise now")
     parser.add_argument("--pr", type=int, metavar="N", help="number of a pull request")
-    parser.add_argument("--json", action="store_true", help="print how many were accepted and rejected")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print how many were accepted and rejected, and how many named an unknown unit",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="end with 1 also where an event changed nothing: no such run or unit, or a type without a rule",
+    )
     parser.add_argument(
         "--spool",
         metavar="FILE",
@@ -73,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
     """Run `actorstore emit`.
 
     Returns:
-        0; 1 where something was rejected; 2 where the call or the event was
-        wrong; 69 where nobody listens.
+        0; 1 where something was rejected, or with --strict changed nothing; 2
+        where the call or the event was wrong; 69 where nobody listens.
     """
     talk = Talk()
     try:
@@ -82,7 +97,6 @@ def run(args: argparse.Namespace) -> int:
             if os.path.exists(args.type) or "/" in args.type:
                 cure = f"send it with: actorstore emit < {args.type}"
                 raise InvalidEventError(f"{args.type!r} is a file, and no type of event; {cure}")
-            _warn_of_misspelling(args.type, talk)
             return _send_event(args, talk)
         given = [f"--{field}" for field in FIELDS if getattr(args, field) is not None]
         if given:
@@ -100,6 +114,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _send_event(args: argparse.Namespace, talk: Talk) -> int:
     line = _line(args)
+    has_rule = args.type in RULES
+    if not has_rule:
+        near = _near(args.type)
+        if near or args.strict or (sys.stderr is not None and sys.stderr.isatty()):
+            talk.note(_of_no_rule(args.type, near))
     with feeding(args.socket, args.spool) as store:
         store.handle_lines(line)
         result = flushed(store)
@@ -108,17 +127,34 @@ def _send_event(args: argparse.Namespace, talk: Talk) -> int:
             reasons = [rejection.reason for rejection in store.stats().rejections]
             talk.complain("rejected", reasons[-1] if reasons else "the log of the store has the reason")
             return FAILED
-    return 0
+        for unknown in _unknown(store, line, result.unknown_units):
+            talk.complain("emit", f"{unknown.type} changed nothing: {unknown.reason}")
+    return FAILED if args.strict and (result.unknown_units or not has_rule) else 0
 
 
-def _warn_of_misspelling(type: str, talk: Talk) -> None:
-    """Say so where a type without a rule looks like one that has one."""
-    if type not in RULES:
-        import difflib  # which nobody needs who spells well
+def _near(type: str) -> str | None:
+    """Return the type that has a rule, and which this one looks like."""
+    import difflib  # which nobody needs who spells well
 
-        near = difflib.get_close_matches(type, RULES, n=1, cutoff=0.8)
-        if near:
-            talk.note(f"{type!r} counts, and changes nothing; did you mean {near[0]}?")
+    near = difflib.get_close_matches(type, RULES, n=1, cutoff=0.8)
+    return near[0] if near else None
+
+
+def _of_no_rule(type: str, near: str | None) -> str:
+    cure = f"did you mean {near}?" if near else f"what changes something is {', '.join(RULES)}"
+    return f"{type!r} counts, and changes nothing; {cure}"
+
+
+def _unknown(store: RemoteStore, lines: bytes, most: int) -> list[UnknownUnit]:
+    """Return the last events of unknown units that may be among these lines, as far as the store has them."""
+    if not most:
+        return []
+    with suppress(ActorStoreError):  # they are acked, whatever can be said of them
+        last = store.stats().last_unknown
+        events = [event for piece in wire.chunks(lines) for event in wire.decode(piece).events]
+        sent = {(event.type, event.run, event.unit) for event in events}
+        return [each for each in last if (each.type, each.run, each.unit) in sent][-most:]
+    return []
 
 
 def _line(args: argparse.Namespace) -> bytes:
@@ -138,6 +174,8 @@ def _line(args: argparse.Namespace) -> bytes:
     line = msgspec.json.encode(Event(args.type, **given)) + b"\n"
     for rejection in wire.decode(line).rejections:
         raise InvalidEventError(rejection.reason)
+    if args.unit is None and args.type.startswith(ABOUT_UNITS):
+        raise InvalidEventError(f"{args.type} is about a unit: say which with --unit ID")
     return line
 
 
@@ -147,7 +185,7 @@ def _line(args: argparse.Namespace) -> bytes:
 def _send_lines(args: argparse.Namespace, talk: Talk) -> int:
     from actorstore.cli import eventlog  # unpacks gzip too, which one event does not need
 
-    sent = Sent(talk)
+    sent = Sent(talk, is_strict=args.strict)
     result = FlushResult(0, 0)
     with feeding(args.socket, args.spool) as store:
         if sys.stdin is not None and sys.stdin.isatty():
@@ -157,14 +195,14 @@ def _send_lines(args: argparse.Namespace, talk: Talk) -> int:
                 sent.begin(lines)
                 store.handle_lines(lines)
                 result = flushed(store)
-                sent.end(lines, result)
+                sent.end(lines, result, store)
         except eventlog.InputError as error:
             talk.complain("<stdin>", error.reason)
             return WRONG
         finally:
             sent.say_the_rest()
     _print(args, result)
-    return FAILED if sent.rejected else 0
+    return FAILED if sent.rejected or (args.strict and sent.changed_nothing) else 0
 
 
 def _print(args: argparse.Namespace, result: FlushResult) -> None:
@@ -173,28 +211,43 @@ def _print(args: argparse.Namespace, result: FlushResult) -> None:
 
 
 class Sent:
-    """What became of the lines so far; the first few that were rejected are named at once.
+    """What became of the lines so far; the first few that were rejected or changed nothing are named at once.
 
     Args:
         talk: Where to say it.
+        is_strict: Whether types that have no rule are worth a word.
     """
 
-    def __init__(self, talk: Talk) -> None:
+    def __init__(self, talk: Talk, *, is_strict: bool = False) -> None:
         self.rejected = 0
         self._talk = talk
+        self._is_strict = is_strict
         self._lines = 0
         self._named = 0
+        self._unknown = 0
+        self._named_unknown = 0
+        self._without_rule = 0
         self._unacked = 0
+
+    @property
+    def changed_nothing(self) -> int:
+        """How many events did; those of a type without a rule only count where this is strict."""
+        return self._unknown + self._without_rule
 
     def begin(self, lines: bytes) -> None:
         """Take note of lines that are about to be sent."""
         self._unacked = lines.count(b"\n")
 
-    def end(self, lines: bytes, result: FlushResult) -> None:
+    def end(self, lines: bytes, result: FlushResult, store: RemoteStore) -> None:
         """Take note that they are acked."""
         if result.rejected > self.rejected and self._named < SHOWN_COMPLAINTS:
             self._name(lines)
         self.rejected = result.rejected
+        if result.unknown_units > self._unknown and self._named_unknown < SHOWN_COMPLAINTS:
+            self._name_unknown(_unknown(store, lines, result.unknown_units - self._unknown))
+        self._unknown = result.unknown_units
+        if self._is_strict:
+            self._name_types(lines)
         self._lines += self._unacked
         self._unacked = 0
 
@@ -208,10 +261,35 @@ class Sent:
                 self._named += 1
             before += chunk.lines
 
+    def _name_unknown(self, unknown: list[UnknownUnit]) -> None:
+        for each in unknown[: SHOWN_COMPLAINTS - self._named_unknown]:
+            self._talk.complain("<stdin>", f"{each.type} changed nothing: {each.reason}")
+            self._named_unknown += 1
+
+    def _name_types(self, lines: bytes) -> None:
+        before = self._lines
+        for piece in wire.chunks(lines):
+            chunk = wire.decode(piece)
+            if any(event.type not in RULES for event in chunk.events):
+                for number, line in enumerate(piece.split(b"\n"), before + 1):
+                    self._name_type(number, line)
+            before += chunk.lines
+
+    def _name_type(self, number: int, line: bytes) -> None:
+        for event in wire.decode(line).events:
+            if event.type not in RULES:
+                self._without_rule += 1
+                if self._without_rule <= SHOWN_COMPLAINTS:
+                    self._talk.complain(f"<stdin>:{number}", _of_no_rule(event.type, _near(event.type)))
+
     def say_the_rest(self) -> None:
-        """Say how many more were rejected, and where to go on after a store went away."""
-        more = self.rejected - self._named
-        if more > 0:
-            self._talk.complain("<stdin>", f"{more:,} more line{'' if more == 1 else 's'} rejected")
+        """Say how many more were rejected or changed nothing, and where to go on after a store went away."""
+        for more, what, said in (
+            (self.rejected - self._named, "more line", "rejected"),
+            (self._unknown - self._named_unknown, "more event", "changed nothing: no such run or unit"),
+            (self._without_rule - SHOWN_COMPLAINTS, "more event", "changed nothing: no rule has the type"),
+        ):
+            if more > 0:
+                self._talk.complain("<stdin>", f"{counted(more, what)} {said}")
         if self._unacked:
             self._talk.note(f"the first {self._lines:,} lines are acked, and those after them may not be")

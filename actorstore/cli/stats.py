@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from actorstore.answers import JournalStats, Rejection, StoreStats
+from actorstore.answers import JournalStats, Rejection, StoreStats, UnknownUnit
 from actorstore.cli import access
 from actorstore.remote import RemoteStore
 from actorstore.text import clean
@@ -50,6 +50,8 @@ def described(address: str, stats: StoreStats) -> str:
     lines = [f"{name:<14}  {figure}" for name, figure in figures.items() if figure is not None]
     if stats.rejections:
         lines += ["", "last rejected:", *map(_described, stats.rejections)]
+    if stats.last_unknown:
+        lines += ["", "last of unknown units:", *map(_unknown, stats.last_unknown)]
     return "\n".join([*lines, ""])
 
 
@@ -67,3 +69,7 @@ def _journal(journal: JournalStats) -> dict[str, str | None]:
 def _described(rejection: Rejection) -> str:
     place = "an event" if rejection.line is None else f"line {rejection.line:,}"
     return f"  {place}: {clean(rejection.reason)}: {clean(rejection.text)}"
+
+
+def _unknown(unknown: UnknownUnit) -> str:
+    return f"  {clean(unknown.type)}: {clean(unknown.reason)}"
