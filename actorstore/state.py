@@ -180,6 +180,7 @@ class State:
         left = iter(events)
         unit_rule = UNIT_RULES.get
         current: str | None = None
+        run = nothing = self._nothing
         units: dict[str, Unit] = {}
         unseen: list[Unit] = []
         for event in left:
@@ -192,12 +193,12 @@ class State:
                     continue
                 if event.run != current:
                     current = event.run
-                    run = self.runs.get(current, self._nothing)
+                    run = self.runs.get(current, nothing)
                     units, unseen = run.units, run.unseen
                 unit = units.get(event.unit)
                 if unit is None:
                     self.unknown_units += 1
-                    self.unknown.append((end - length_hint(left), event, current in self.runs))
+                    self.unknown.append((end - length_hint(left), event, run is not nothing))
                     continue
                 if unit.seen:
                     unit.seen = False

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import Final
+from typing import Final, TypeAlias
 
 from actorstore.answers import UnknownUnit
-from actorstore.event import Event
 from actorstore.logs import say
 from actorstore.state import Unknown
 from actorstore.text import clean
@@ -23,6 +22,8 @@ KEPT_UNKNOWN: Final = 16
 SHOWN_ID_CHARS: Final = 60
 """How much of an id is shown."""
 
+_Kept: TypeAlias = tuple[str, str, str, bool]  # type, run, unit, and whether its run was there
+
 logger = logging.getLogger("actorstore")
 
 
@@ -30,32 +31,34 @@ class UnknownUnits:
     """The last few events of unknown units; for one thread."""
 
     def __init__(self) -> None:
-        self._last: deque[UnknownUnit] = deque(maxlen=KEPT_UNKNOWN)
+        self._last: deque[_Kept] = deque(maxlen=KEPT_UNKNOWN)
         self._throttle = Throttle()
 
     def add(self, found: list[Unknown]) -> None:
         """Keep the last few for `stats()`, and log the last one, at most one a second."""
-        self._last.extend([_described(*each) for each in found[-KEPT_UNKNOWN:]])
+        for _, event, has_run in found[-KEPT_UNKNOWN:]:  # whose payload is not kept: it may be large
+            self._last.append((event.type, event.run, event.unit, has_run))
         more = self._throttle.lets_through(len(found))
         if more is not None:
-            last = self._last[-1]
+            last = _described(*self._last[-1])
             type = clean(last.type, SHOWN_ID_CHARS)
             say(logger.warning, "%s changed nothing: %s%s", type, last.reason, more)
 
     def last(self) -> tuple[UnknownUnit, ...]:
         """Return the last few, oldest first."""
-        return tuple(self._last)
+        return tuple([_described(*each) for each in self._last])
 
 
-def _described(_: int, event: Event, has_run: bool) -> UnknownUnit:
-    run, unit = _shown(event.run), _shown(event.unit)
-    if not event.unit:
-        reason = f"it names no unit of run {run}"
+def _described(type: str, run: str, unit: str, has_run: bool) -> UnknownUnit:
+    if not unit:
+        reason = f"it names no unit of run {_shown(run)}"
     elif has_run:
-        reason = f"run {run} has no unit {unit}"
+        reason = f"run {_shown(run)} has no unit {_shown(unit)}"
     else:
-        reason = f"no run {run} has started that could have unit {unit}: send orch.started first"
-    return UnknownUnit(event.type, event.run, event.unit, reason)
+        reason = (
+            f"no run {_shown(run)} has started that could have unit {_shown(unit)}: send orch.started first"
+        )
+    return UnknownUnit(type, run, unit, reason)
 
 
 def _shown(id: str) -> str:
