@@ -669,6 +669,15 @@ def test_bad_lines_are_named_as_ever_and_the_good_ones_sent(run: Replay, tmp_pat
         assert store.snapshot().status == "completed"
 
 
+def test_events_of_units_that_are_not_there_are_counted_for_another_store_too(run: Replay) -> None:
+    with folder() as made, Store(listen=made / "s") as store:
+        store.handle_event(unit_started("theirs"))
+        given = lines(orch_started(units("a")), unit_started("x"), unit_started("y"))
+        code, _, err = run("--to", str(store.address), "-", stdin=given)
+    assert err == "actorstore: 2 events named a unit that the run does not have, and changed nothing\n"
+    assert code == 0
+
+
 def test_the_recorded_clock_holds_for_another_store_too(
     run: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,7 @@ def _feed_another(args: argparse.Namespace, talk: Talk) -> int:
         return access.refusal(error, talk)
     else:
         took = view.span(timedelta(seconds=time.perf_counter() - began), exact=True)
+        _note_unknown(feed.unknown_units, talk)
         if feed.accepted:
             print(f"{view.counted(feed.accepted, 'event')} replayed to {clean(store.address)} in {took}")
     return 2 if talk.complaints else 0
@@ -170,6 +171,7 @@ class Feed:
         self.output: Output | None = None
         self.accepted = 0
         self.rejected = 0
+        self.unknown_units = 0
         self._store = store
         self._talk = talk
         self._pace = pace
@@ -223,6 +225,7 @@ class Feed:
         rejections = list(_rejections(lines)) if result.rejected > self.rejected else []
         report.add(lines.count(b"\n"), result.accepted - self.accepted, rejections)
         self.accepted, self.rejected = result.accepted, result.rejected
+        self.unknown_units = result.unknown_units
         if self.output is not None:
             self.output.write(_without(lines, rejections))
         if self.view is not None and not self.view.is_live:
@@ -315,12 +318,16 @@ def _without(lines: bytes, rejections: Iterable[Rejection]) -> bytes:
 
 def _note_oddities(store: Store, talk: Talk) -> None:
     stats = store.stats()
-    if stats.unknown_units:
-        events = view.counted(stats.unknown_units, "event")
-        talk.note(f"{events} named a unit that the run does not have, and changed nothing")
+    _note_unknown(stats.unknown_units, talk)
     if stats.faults:
         events = view.counted(stats.faults, "event")
         talk.note(f"{events} met a bug of actorstore: the state may be incomplete")
+
+
+def _note_unknown(unknown_units: int, talk: Talk) -> None:
+    if unknown_units:
+        events = view.counted(unknown_units, "event")
+        talk.note(f"{events} named a unit that the run does not have, and changed nothing")
 
 
 def _summary(store: Store, feed: Feed, took: str) -> str:
