@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import pytest
 
-from actorstore import Store
+from actorstore import RemoteStore, Store, StoreTimeoutError
 from actorstore.cli import access, main
 from tests.builders import line, lines, orch_started, unit_started, units
 from tests.raw import folder
@@ -110,6 +110,20 @@ def test_an_event_of_an_unknown_unit_is_accepted_and_named_with_its_cure(store: 
     code, _, err = emit("unit.started", "--run", "r", "--unit", "a\x1b[2J")
     assert (code, err) == (0, f"{said}run 'r' has no unit 'a\\x1b[2J'\n")
     assert store.stats().unknown_units == 2
+
+
+def test_where_the_store_does_not_say_which_changed_nothing_they_are_counted(
+    store: Store, emit: Emit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_busy(_: RemoteStore) -> NoReturn:
+        raise StoreTimeoutError(5, 0)
+
+    monkeypatch.setattr(RemoteStore, "stats", too_busy)
+    said = "changed nothing: no such run or unit\n"
+    code, _, err = emit("unit.started", "--unit", "a", "--strict")
+    assert (code, err) == (1, f"actorstore: emit: 1 event {said}")
+    code, _, err = emit("--strict", stdin=line(unit_started("a")) * 2)
+    assert (code, err) == (1, f"actorstore: <stdin>: 2 more events {said}")
 
 
 def test_an_event_that_names_no_unit_where_that_was_meant_is_sent(store: Store, emit: Emit) -> None:

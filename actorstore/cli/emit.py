@@ -127,8 +127,13 @@ def _send_event(args: argparse.Namespace, talk: Talk) -> int:
             reasons = [rejection.reason for rejection in store.stats().rejections]
             talk.complain("rejected", reasons[-1] if reasons else "the log of the store has the reason")
             return FAILED
-        for unknown in _unknown(store, line, result.unknown_units):
+        named = _unknown(store, line, result.unknown_units)
+        for unknown in named:
             talk.complain("emit", f"{unknown.type} changed nothing: {unknown.reason}")
+        if (
+            left := result.unknown_units - len(named)
+        ) > 0:  # those of a spool, or the store has no word for it any more
+            talk.complain("emit", f"{counted(left, 'event')} changed nothing: no such run or unit")
     return FAILED if args.strict and (result.unknown_units or not has_rule) else 0
 
 
