@@ -115,7 +115,6 @@ class Link:
         self._socket: socket.socket | None = None
         self._reader = ClientReader()
         self._throttle = Throttle()
-        self._unknown_throttle = Throttle()
         self._is_blocked = False  # whether the socket takes no more for now
         self._questions: dict[int, Question] = {}
         self._numbers = count(1)
@@ -515,10 +514,7 @@ class Link:
         for message in messages:
             match message:
                 case Ack(lines, unknown):
-                    before = self._ledger.unknown_units
                     self._ledger.hear_ack(lines, unknown)
-                    if self._ledger.unknown_units > before:
-                        self._warn_of_unknown(self._ledger.unknown_units - before)
                     self._note()
                     self._tell_acked()
                 case Reject():
@@ -535,12 +531,6 @@ class Link:
             reason = clean(reject.reason, SHOWN_CHARS)
             text = "the store at %s rejected line %d: %s%s"
             say(logger.warning, text, self.path, reject.line, reason, more)
-
-    def _warn_of_unknown(self, events: int) -> None:
-        more = self._unknown_throttle.lets_through(events)
-        if more is not None:
-            text = "an event for the store at %s changed nothing: its run or unit is not there; see stats()%s"
-            say(logger.warning, text, self.path, more)
 
     def _hear_answer(self, number: int, parts: dict[str, msgspec.Raw]) -> None:
         question = self._questions.get(number)
