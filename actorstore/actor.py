@@ -415,6 +415,7 @@ class StoreActor(pykka.ThreadingActor):
         if items:
             for entry in entries(self._intake, items, only_events=only_events):
                 self._apply(entry)
+            self._write_farewells()
             self._follow_up()
         self._intake.let_in()
 

@@ -400,7 +400,6 @@ class Connection(asyncio.Protocol):
     def supersede(self) -> None:
         """Drop what is not handed over yet: another connection goes on."""
         self.producer = None
-        self._held = False  # nothing more is handled, and a hello that was put off has no answer
         self._close_with(SUPERSEDED)
         self._end()
 
@@ -426,6 +425,7 @@ class Connection(asyncio.Protocol):
     def _close_with(self, reason: Violation | Refusal) -> None:
         """Take nothing more, say why to those who listen, and close once that is written."""
         self._ended = self._dropped = True
+        self._held = False  # what it waits for may never come
         self._inbox.clear()
         if self._transport is not None and not self._gone:
             if self._reader.says_hello or reason.code not in ("closed", "superseded"):

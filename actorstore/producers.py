@@ -9,11 +9,12 @@ stalled: what depends on lines waits for them, and nothing passes them by.
 | unknown | welcome: settled | | | ignored | |
 | settled | welcome | behind | | leaving | unknown, if it never sent a line |
 | behind | put off | behind | settled; welcome the hello put off | leaving | |
-| leaving | put off | | write the farewell; once that is durable: unknown | ignored | |
+| leaving | put off | | the same with its farewell: unknown; welcome the hello put off | ignored | |
 
-At most one hello of a producer is put off, the newest: it supersedes the one
-before. A farewell without a line to forget is not written. Where no journal is
-kept, lines are durable as soon as they are applied, and a farewell at once.
+The farewell is written once all lines are taken; one without a line to forget is
+not. At most one hello of a producer is put off, the newest: it supersedes the one
+before. Where no journal is kept, lines are durable as soon as they are applied,
+and a farewell at once.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class Producers:
         """Forget a producer whose farewell is durable; a hello that was put off opens a new account."""
         producer = account.producer
         assert producer is not None
-        del self._accounts[producer]
+        self._accounts.pop(producer, None)
         claimant = self._put_off.pop(producer, None)
         if claimant is not None:
             self.hello(producer, claimant)

@@ -167,8 +167,9 @@ class Server:
             self._connections.discard(connection)
             if connection.producer is not None and self._owners.get(connection.producer) is connection:
                 del self._owners[connection.producer]
-            with suppress(StoreClosedError):
-                self.mailbox.order(lambda actor: actor.release(account, connection))
+            if account.listener is not None:
+                with suppress(StoreClosedError):
+                    self.mailbox.order(lambda actor: actor.release(account, connection))
 
     def claim(self, connection: Connection) -> None:
         """Have the actor welcome a producer; the connection that spoke for it before is superseded."""

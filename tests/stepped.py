@@ -215,7 +215,8 @@ class _SteppedServer(Server):
         self._posted = deque()
         self._loop = _Loop(self._posted)  # type: ignore[assignment]
         self._is_awake = True  # nothing wakes a loop that is stepped
-        self._is_closing = True  # what takes long is done at once
+        self._is_closing = False
+        self.background: deque[tuple[Callable[[], object], Callable[[Any], None]]] = deque()
         self._connections = set()
         self._sockets = set()
         self._owners = {}
@@ -228,6 +229,11 @@ class _SteppedServer(Server):
 
     def part(self, _: Any) -> None:
         """Nothing is counted."""
+
+    def in_background(
+        self, connection: Connection, work: Callable[[], object], then: Callable[[Any], None]
+    ) -> None:
+        self.background.append((work, then))
 
     def is_hung_up(self, _: Any) -> bool:
         return False  # `Wire.deliver` tells
@@ -269,6 +275,15 @@ class SteppedStore:
         if not self.server._posted:
             return False
         self.server._posted.popleft()()
+        return True
+
+    def step_background(self) -> bool:
+        """Do the next thing that takes long; `False` where there is none."""
+        if not self.server.background:
+            return False
+        work, then = self.server.background.popleft()
+        result = work()
+        self.server.post(lambda: then(result))
         return True
 
     @property

@@ -207,7 +207,7 @@ def test_who_goes_on_for_a_producer_that_is_gone_counts_unknown_units_of_what_wa
     send(before)
     before.hear_ack(2, 2)
     after = Ledger("p")
-    after.inherit(before.standing, sendable(UNKNOWN))
+    after.inherit(before.standing, [sendable(UNKNOWN)])
     after.resume(Welcome("s", 3, 3, 0, 3))
     assert (after.accepted, after.unknown_units) == (1, 1)
 

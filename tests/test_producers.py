@@ -29,6 +29,7 @@ from actorstore.protocol import (
     hello,
     sendable,
 )
+from actorstore.wire import CHUNK_BYTES, chunks
 from tests.stepped import Journal, SteppedStore, Wire
 
 # The table.
@@ -193,6 +194,19 @@ def test_a_connection_that_goes_does_not_take_the_listener_of_its_successor() ->
     assert account.listener is second.listener
 
 
+def test_a_producer_that_leaves_counts_until_its_farewell_is_durable() -> None:
+    producers = Producers({})
+    account = greet(producers, claimant())
+    assert account is not None
+    take(producers, account, 2)
+    make_durable(producers, account, 2)
+    producers.bye("p")
+    assert producers.farewells() == [account]
+    assert [(count.producer, count.lines) for count in producers.counts()] == [("p", 2)]
+    producers.forget(account)
+    assert producers.counts() == []
+
+
 def test_counts_are_those_of_durable_lines() -> None:
     producers = Producers({"q": Account("q", 4, 3, 1)})
     account = greet(producers, claimant())
@@ -226,10 +240,11 @@ class Client:
         self._reader = ClientReader()
 
     def hand_over(self, data: bytes, events: list[bytes]) -> None:
-        lines = sendable(data)
-        self.ledger.add_lines(lines)
-        self.kept += lines.data
-        self.lines += lines.lines
+        for chunk in chunks(data):
+            lines = sendable(chunk)
+            self.ledger.add_lines(lines)
+            self.kept += lines.data
+            self.lines += lines.lines
         self.handed += events
 
     def connect(self, store: SteppedStore) -> None:
@@ -283,6 +298,10 @@ class Client:
         left = b"".join(self.kept.splitlines(keepends=True)[acked:])
         self._begun = acked
         self.ledger = Ledger(self.producer)
+        if not standing.store:  # it was never welcome, so it has sent nothing
+            for data in chunks(left):
+                self.ledger.add_lines(sendable(data))
+            return
         count = left.count(b"\n")
         self.ledger.inherit(standing, [Sendable(left, count, count_blank(left))] if left else [])
 
@@ -307,7 +326,7 @@ class World:
         self.count = 0
 
     def hand_over(self, producer: str, lines: int) -> None:
-        """Hand over lines, of which some are blank or rejected."""
+        """Hand over lines, of which some are blank, rejected or too long to be decoded in between."""
         data, events = b"", []
         for _ in range(lines):
             self.count += 1
@@ -317,7 +336,8 @@ class World:
             elif kind == 4:
                 data += b'{"type":""}\n'
             else:
-                events.append(b'{"type":"x","unit":"%s-%d"}' % (producer.encode(), self.count))
+                more = b',"more":"%b"' % (b"-" * CHUNK_BYTES) if self.count % 7 == 6 else b""
+                events.append(b'{"type":"x","unit":"%b-%d"%b}' % (producer.encode(), self.count, more))
                 data += events[-1] + b"\n"
         self.clients[producer].hand_over(data, events)
 
@@ -349,13 +369,19 @@ class World:
             if commits:
                 self.journal.commit(1000)
             is_busy = [wire.deliver(100_000) for wire in self.wires]
-            while self.store.step_actor() or self.store.step_loop():
+            while self.store.step_actor() or self.store.step_loop() or self.store.step_background():
                 is_busy.append(True)
             for client in self.clients.values():
                 is_busy += [client.send(100_000), client.read(100_000)]
             if not any(is_busy):
                 return
         raise AssertionError("it never ends")
+
+    def run_until_decoding(self) -> None:
+        """Deliver what is sent, until a long line is decoded in the background."""
+        while not self.store.server.background:
+            delivered = [wire.deliver(100_000) for wire in self.wires]
+            assert any(delivered)
 
     def check(self) -> None:
         """Check what holds at any moment: what is acked is durable, and nothing counts twice."""
@@ -466,6 +492,58 @@ def test_a_superseded_connection_that_was_put_off_does_not_take_the_acks_of_its_
     world.end()
 
 
+def test_a_farewell_follows_the_lines_that_the_producer_had_not_heard_of() -> None:
+    world = connected()
+    world.hand_over("p", 2)
+    world.run(commits=False)
+    leaving = world.clients["p"].wire
+    assert leaving is not None
+    leaving.send(bye())
+    leaving.hang_up()
+    world.run(commits=False)
+    after = world.store.connect()
+    world.wires.append(after)
+    after.send(hello("p"))
+    world.run(commits=False)
+    assert after.receive(1000) == b""
+    world.run()
+    assert b'"lines":0' in after.receive(1000)
+    after.send(b'{"type":"x"}\n')
+    world.run()
+    assert world.journal.fold.accounts["p"].lines == 1
+
+
+def test_a_long_line_of_a_superseded_connection_that_is_still_decoded_is_dropped() -> None:
+    world = World()
+    world.connect("p")
+    world.run()
+    world.count = 5
+    world.hand_over("p", 1)
+    world.clients["p"].send(100_000)
+    world.run_until_decoding()
+    world.connect("p")
+    world.wires[1].deliver(100_000)
+    while world.store.step_actor() or world.store.step_loop():
+        pass
+    world.end()
+
+
+def test_a_connection_whose_long_line_cannot_be_decoded_is_let_go() -> None:
+    world = World()
+    world.connect("p")
+    world.run()
+    world.count = 5
+    world.hand_over("p", 2)
+    world.clients["p"].send(100_000)
+    world.run_until_decoding()
+    world.wires[0].end.refuse_service(MemoryError())
+    world.store.server.background.clear()
+    world.clients["p"].kill()
+    world.run()
+    assert world.store.connections == 0
+    assert world.store.actor._feeding == 0
+
+
 class Orders(RuleBasedStateMachine):
     """Producers, their connections, a store that restarts, and a journal that stalls."""
 
@@ -517,10 +595,12 @@ class Orders(RuleBasedStateMachine):
         for _ in range(steps):
             self.world.store.step_actor()
 
-    @rule(steps=st.integers(1, 8))
-    def run_the_loop(self, steps: int) -> None:
+    @rule(steps=st.integers(1, 8), decodes=st.booleans())
+    def run_the_loop(self, steps: int, decodes: bool) -> None:
         for _ in range(steps):
             self.world.store.step_loop()
+        if decodes:
+            self.world.store.step_background()
 
     @rule()
     def run_while_the_journal_stalls(self) -> None:
