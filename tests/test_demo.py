@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
+import io
 import os
 import re
 import shutil
@@ -16,10 +19,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from actorstore import cli
+from actorstore import Store, cli
 from actorstore.answers import StateSnapshot
+from actorstore.cli import demo as demo_command
 from actorstore.cli.orchestrator import Orchestrator, compile_file
 from actorstore.cli.stdlib import Library, find_imports, find_modules
+from actorstore.cli.streams import UnwritableError
 from actorstore.event import Event
 from tests.builders import check_snapshot, fold
 
@@ -378,6 +383,27 @@ def test_a_library_that_does_not_compile_fails_the_run(
 def die(*_: object) -> None:
     """What a worker does that is killed."""
     os._exit(9)
+
+
+class Broken(io.StringIO):
+    """An output whose reader has gone away."""
+
+    def write(self, _: str) -> int:
+        raise UnwritableError(BrokenPipeError(errno.EPIPE, "broken pipe"))
+
+
+@pytest.mark.usefixtures("small_library")
+def test_a_run_ends_early_where_its_output_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def report_for_long(_: Store, report: Callable[[Event], None], *__: object) -> None:
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            report(Event.orch_started())
+        pytest.fail("it went on for as long as it had something to do")
+
+    monkeypatch.setattr(demo_command, "orchestrate", report_for_long)
+    monkeypatch.setattr(sys, "stdout", Broken())
+    with pytest.raises(UnwritableError):
+        demo_command.run(argparse.Namespace(json=False, workers=1, broken=None))
 
 
 @pytest.mark.usefixtures("small_library")

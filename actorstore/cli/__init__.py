@@ -6,24 +6,24 @@ is called, so that none pays for the imports of another.
 
 Exit codes: 0; 1 a run failed, something was rejected, or there is no such run;
 2 the input or the call was wrong; 69 nobody listens; 74 the journal failed, or is
-damaged; 75 somebody else owns the socket or the journal; 128 + n ended by signal
-n (130 is Ctrl-C); 141 whoever read the output went away.
+damaged, or the output cannot be written; 75 somebody else owns the socket or the
+journal; 128 + n ended by signal n (130 is Ctrl-C); 141 the reader of the output
+has gone away.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import io
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import Final
 
 from actorstore import __version__
+from actorstore.cli import streams
 
 COMMANDS: Final = {
     "demo": "compile the standard library with worker processes, and watch",
@@ -49,7 +49,7 @@ UNREACHABLE: Final = 69
 """The exit code where nobody listens: `EX_UNAVAILABLE` of sysexits.h."""
 
 BROKEN: Final = 74
-"""The exit code where the journal failed, or is damaged: `EX_IOERR` of sysexits.h."""
+"""The exit code where the journal failed or is damaged, or the output failed: `EX_IOERR` of sysexits.h."""
 
 IN_USE: Final = 75
 """The exit code where somebody else owns the socket or the journal: `EX_TEMPFAIL` of sysexits.h."""
@@ -61,7 +61,7 @@ INTERRUPTED: Final = 128 + signal.SIGINT
 """The exit code of a command that Ctrl-C has ended."""
 
 UNREAD: Final = 141
-"""The exit code of a command whose output nobody reads any more: 128 + SIGPIPE, as shells count."""
+"""The exit code of a command whose reader has gone away: 128 + SIGPIPE, as shells count."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,28 +72,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:  # the process is ours
         argv = sys.argv[1:]
+        streams.prepare()
         for number in (signal.SIGTERM, HANGUP):
             if not is_ignored(number):  # nohup has the one ignored that ends us otherwise
                 signal.signal(number, _leave)  # as Ctrl-C does: nothing stays behind, the cursor comes back
-    arguments = list(argv)
     logger = logging.getLogger("actorstore")
     if not logger.hasHandlers():
         logger.addHandler(logging.NullHandler())  # commands say what was rejected themselves
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=streams.ERRORS)
+    try:
+        code = _call(list(argv))
+        sys.stdout.flush()
+    except streams.UnwritableError as error:
+        streams.let_go_of_stdout()
+        if error.is_unread:
+            return UNREAD
+        print(f"actorstore: standard output cannot be written: {error.reason}", file=sys.stderr)
+        return BROKEN
+    return code
+
+
+def _call(arguments: Sequence[str]) -> int:
+    """Run the command that the arguments name, and return its exit code."""
     try:
         args = _parser(arguments).parse_args(arguments)
-        code = int(importlib.import_module(f"actorstore.cli.{args.command}").run(args))
-        sys.stdout.flush()
+        return int(importlib.import_module(f"actorstore.cli.{args.command}").run(args))
     except SystemExit as leaving:  # argparse has said why
-        return leaving.code if isinstance(leaving.code, int) else 2
-    except BrokenPipeError:
-        _let_go_of_stdout()
-        return UNREAD
+        return leaving.code if isinstance(leaving.code, int) else WRONG
     except KeyboardInterrupt:
         return INTERRUPTED
-    return code
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -112,9 +121,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             "\n"
             "exit codes:\n"
             "  0 all is well; 1 a run failed, an event was rejected, or there is no such run;\n"
-            "  2 the input or the call was wrong; 69 nobody listens; 74 the journal failed, or is damaged;\n"
-            "  75 another store listens there, or has the journal open; 128 + n ended by signal n;\n"
-            "  141 nobody reads the output"
+            "  2 the input or the call was wrong; 69 nobody listens; 74 the journal failed or is damaged,\n"
+            "  or the output cannot be written; 75 another store listens there, or has the journal open;\n"
+            "  128 + n ended by signal n; 141 the reader of the output has gone away"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -140,9 +149,3 @@ def is_ignored(number: int) -> bool:
 
 def _leave(number: int, _: object) -> None:
     raise SystemExit(128 + number)
-
-
-def _let_go_of_stdout() -> None:
-    """Point standard output to nowhere, so that the interpreter's last flush of it cannot fail."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -102,8 +102,10 @@ def run(args: argparse.Namespace) -> int:
             def report(event: Event) -> None:
                 store.handle_event(event)
                 told[event.type] += 1
-                if view is not None and event.type == "unit.failed":
-                    view.look()  # or a short failure would be over before anybody saw it
+                if view is not None:
+                    view.check()  # nothing goes on that the reader of the output does not wait for
+                    if event.type == "unit.failed":
+                        view.look()  # or a short failure would be over before anybody saw it
 
             try:
                 orchestrate(store, report, root, modules, args.workers, args.broken)

@@ -109,7 +109,7 @@ class View(ABC):
         """Show everything that this thread has handed over to the store so far.
 
         Raises:
-            BrokenPipeError: Nobody reads the output any more.
+            UnwritableError: The output cannot be written, or its reader has gone away.
         """
         with self._looking:
             self.check()
