@@ -10,6 +10,7 @@ Reading order: `chunks`, `decode` (the good case), `_decode_each`.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from functools import partial
 from typing import Final, NamedTuple
@@ -108,10 +109,19 @@ def decode_line(line: bytes) -> Event:
                 raise
             event = _without_nulls(_nullable.decode(line))
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise InvalidEventError(explain(error)) from None
+        raise InvalidEventError(_other_encoding(line) or explain(error)) from None
     check_text(event)
     _set(event, "payload", read_payload(event))
     return event
+
+
+def _other_encoding(line: bytes) -> str | None:
+    """Say so where a line that is no event begins with the mark of another encoding than plain UTF-8."""
+    if line.startswith(codecs.BOM_UTF8):
+        return "JSON is malformed: a byte order mark (BOM) stands before it; write UTF-8 without one"
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "the line is UTF-16, as its byte order mark (BOM) says; write UTF-8"
+    return None
 
 
 def are_alike(chunk: bytes, lines: int) -> bool:

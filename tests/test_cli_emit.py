@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import subprocess
@@ -179,6 +180,23 @@ def test_bad_lines_are_named_and_the_good_ones_around_them_count(store: Store, e
     assert second.startswith("actorstore: <stdin>:5: ")
     assert "\x1b" not in err
     assert store.snapshot().unit("a").status == "in_progress"
+
+
+def test_a_byte_order_mark_is_left_out_with_a_word(store: Store, emit: Emit) -> None:
+    text = codecs.BOM_UTF8 + line(orch_started(units("a"))) + line(unit_started("a"))
+    assert emit(stdin=text) == (
+        0,
+        "",
+        "actorstore: <stdin>: begins with a byte order mark (BOM), which is left out\n",
+    )
+    assert store.snapshot().unit("a").status == "in_progress"
+
+
+def test_a_byte_order_mark_between_two_files_is_named_with_its_line(store: Store, emit: Emit) -> None:
+    code, _, err = emit(stdin=line(orch_started()) + codecs.BOM_UTF8 + line(unit_started("a")))
+    assert code == 1
+    reason = "JSON is malformed: a byte order mark (BOM) stands before it; write UTF-8 without one"
+    assert err == f"actorstore: <stdin>:2: {reason}\n"
 
 
 def test_of_many_bad_lines_the_first_few_are_named_and_the_rest_counted(store: Store, emit: Emit) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
@@ -22,7 +23,7 @@ from typing import NamedTuple
 import pytest
 
 from actorstore import Event, Store
-from actorstore.cli import main, pace, replay
+from actorstore.cli import eventlog, main, pace, replay
 from tests.builders import (
     at,
     chain,
@@ -272,6 +273,66 @@ def test_bad_lines_are_named_and_the_good_ones_applied(run: Replay, tmp_path: Pa
     ]
     assert json.loads(out) == snapshot(first, *others)
     assert code == 2
+
+
+BLANK_PIECES = b"\n" * (12 << 20)
+"""Blank lines, more than are read at a time."""
+
+
+@pytest.mark.parametrize("first", [b"", b"{\n"])
+def test_blank_lines_are_looked_at_once_however_many_there_are(
+    run: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bytes
+) -> None:
+    seen: list[int] = []
+    look = eventlog.is_document
+
+    def is_document(lines: bytes) -> bool | None:
+        seen.append(len(lines))
+        return look(lines)
+
+    monkeypatch.setattr(eventlog, "is_document", is_document)
+    (tmp_path / "blank.gz").write_bytes(gzip.compress(first + BLANK_PIECES))
+    assert run("blank.gz").code == 2
+    assert sum(seen) <= len(first + BLANK_PIECES)
+
+
+def test_what_follows_many_blank_lines_is_found_and_lines_are_counted(run: Replay, tmp_path: Path) -> None:
+    blank = len(BLANK_PIECES)
+    events = whole_run(chain(2))
+    (tmp_path / "log").write_bytes(BLANK_PIECES + lines(*events) + BLANK_PIECES + b"nope\n")
+    code, out, err = run("--json", "log")
+    assert (
+        err
+        == f"actorstore: log:{2 * blank + len(events) + 1}: JSON is malformed: invalid character (byte 4)\n"
+    )
+    assert json.loads(out) == snapshot(*events)
+    (tmp_path / "workflow").write_bytes(BLANK_PIECES + document({"a": (1, [])}))
+    code, out, err = run("--json", "workflow")
+    assert (code, json.loads(out)["summary"]["complete"]) == (0, 1)
+    (tmp_path / "cut").write_bytes(BLANK_PIECES + b'{\n"workflow":\n')
+    assert run("cut").err.startswith(f"actorstore: cut:{blank + 2}: ")
+
+
+def test_a_file_of_blank_lines_overwrites_nothing(run: Replay, tmp_path: Path) -> None:
+    (tmp_path / "blank").write_bytes(b"\n\n")
+    (tmp_path / "kept").write_bytes(b"precious")
+    assert run("blank", "--write", "kept").code == 2
+    assert (tmp_path / "kept").read_bytes() == b"precious"
+
+
+def test_a_byte_order_mark_is_left_out_with_a_word(run: Replay, good: str, tmp_path: Path) -> None:
+    text = (tmp_path / good).read_bytes()
+    plain = run("--json", good)
+    (tmp_path / "marked").write_bytes(codecs.BOM_UTF8 + text)
+    (tmp_path / "marked.gz").write_bytes(gzip.compress(codecs.BOM_UTF8 + text))
+    (tmp_path / "workflow").write_bytes(codecs.BOM_UTF8 + document({"a": (1, [])}))
+    for name in ("marked", "marked.gz", "workflow"):
+        code, out, err = run("--json", name)
+        assert (code, err) == (
+            0,
+            f"actorstore: {name}: begins with a byte order mark (BOM), which is left out\n",
+        )
+        assert name == "workflow" or out == plain.out
 
 
 def test_of_many_bad_lines_the_first_few_are_named_and_more_are_counted(run: Replay, tmp_path: Path) -> None:

@@ -242,6 +242,22 @@ def test_invalid_utf_8_is_refused_wherever_it_stands(bad: bytes):
     assert between(bad) == ([], {2: "not valid UTF-8"})
 
 
+@pytest.mark.parametrize(
+    ("encoding", "reason"),
+    [
+        ("utf-8-sig", "JSON is malformed: a byte order mark (BOM) stands before it; write UTF-8 without one"),
+        ("utf-16", "the line is UTF-16, as its byte order mark (BOM) says; write UTF-8"),
+    ],
+)
+def test_a_byte_order_mark_is_named(encoding: str, reason: str):
+    assert between('{"type":"x"}'.encode(encoding)) == ([], {2: reason})
+
+
+def test_a_byte_order_mark_inside_a_text_is_a_character():
+    events, _ = between('{"type":"x","unit":"\ufeffa"}'.encode())
+    assert events == [Event("x", unit="\ufeffa")]
+
+
 @pytest.mark.parametrize("field", ["type", "run", "unit", "error", "payload", "zzz"])
 @pytest.mark.parametrize(
     "half", [rb'"\ud800"', rb'"\udc00"', rb'"a\ud83d\ud83d"', rb'"\ud800\u0041"', rb'"\udE00 "']

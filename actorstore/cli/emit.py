@@ -196,7 +196,8 @@ def _send_lines(args: argparse.Namespace, talk: Talk) -> int:
         if sys.stdin is not None and sys.stdin.isatty():
             talk.note("reading events from the terminal, one JSON object a line; Ctrl-D ends it")
         try:
-            for lines in eventlog.whole_lines(STANDARD_INPUT):
+            pieces = eventlog.whole_lines(STANDARD_INPUT)
+            for lines in eventlog.unmarked(pieces, lambda text: talk.note(f"<stdin>: {text}")):
                 sent.begin(lines)
                 store.handle_lines(lines)
                 result = flushed(store)

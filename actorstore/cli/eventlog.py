@@ -3,15 +3,16 @@
 What a file is shows in its content: gzip in its first two bytes, a recorded
 workflow (WfFormat) in its first lines. Everything else is an event log.
 
-Reading order: `whole_lines`, `is_document`.
+Reading order: `whole_lines`, `unmarked`, `is_document`, `goes_on`.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Final, Protocol
 
 import msgspec
@@ -23,6 +24,9 @@ PIECE_BYTES: Final = 1 << 20
 
 STANDARD_INPUT: Final = "-"
 """What standard input is called among the files."""
+
+BLANK: Final = b" \t\r\n"
+"""What blank lines are made of."""
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 """How gzip begins (RFC 1952), and no line of JSON does."""
@@ -73,6 +77,17 @@ def whole_lines(path: str) -> Iterator[bytes]:
         raise InputError(said_by(error)) from None
 
 
+def unmarked(pieces: Iterator[bytes], tell: Callable[[str], object]) -> Iterator[bytes]:
+    """Leave out the byte order mark that some editors and shells put before UTF-8, and tell of it."""
+    first = next(pieces, b"")
+    if first.startswith(codecs.BOM_UTF8):
+        tell("begins with a byte order mark (BOM), which is left out")
+        first = first.removeprefix(codecs.BOM_UTF8)
+    if first:
+        yield first
+    yield from pieces
+
+
 def cut(stream: Readable, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[bytes]:
     """Cut what is read into whole lines; see `whole_lines`."""
     begun: list[bytes] = []  # of a line whose end is not yet read
@@ -107,7 +122,7 @@ def is_document(lines: bytes) -> bool | None:
     Returns:
         `None` where more lines must be seen.
     """
-    first, _, others = lines.lstrip().partition(b"\n")
+    first, _, others = lines.lstrip(BLANK).partition(b"\n")
     if not first:
         return None
     try:
@@ -117,9 +132,23 @@ def is_document(lines: bytes) -> bool | None:
     except msgspec.DecodeError as error:
         if not first.startswith(b"{") or "truncated" not in str(error):
             return False
-        others = others.lstrip()
-        return not others.startswith(b"{") if others else None
+        return goes_on(others)
     return found.type is msgspec.UNSET and found.workflow is not msgspec.UNSET
+
+
+def goes_on(lines: bytes) -> bool | None:
+    """Whether lines go on with the document whose first line stands before them.
+
+    Returns:
+        `None` where more lines must be seen.
+    """
+    text = lines.lstrip(BLANK)
+    return not text.startswith(b"{") if text else None
+
+
+def is_blank(lines: bytes) -> bool:
+    """Whether all of the lines are blank, and have no effect."""
+    return not lines.strip(BLANK)
 
 
 def _unpacked(file: IO[bytes], path: str) -> Readable:

@@ -182,7 +182,8 @@ class Feed:
         name = "<stdin>" if path == eventlog.STANDARD_INPUT else path
         report = Report(name, self._talk)
         try:
-            self._play(eventlog.whole_lines(path), report)
+            lines = eventlog.whole_lines(path)
+            self._play(eventlog.unmarked(lines, lambda text: self._talk.note(f"{name}: {text}")), report)
         except wfformat.WorkflowError as error:
             place = name if error.line is None else f"{name}:{error.line}"
             self._talk.complain(place, f"{NEITHER}: {error.reason}")
@@ -193,22 +194,41 @@ class Feed:
             report.end(is_whole=True)
 
     def _play(self, pieces: Iterator[bytes], report: Report) -> None:
-        head = b""
+        head: list[bytes] = []
+        blank = 0  # lines before the first one that tells what the file is
         is_document = None
         while is_document is None and (piece := next(pieces, b"")):
-            head += piece
-            is_document = eventlog.is_document(head)
+            if not head and eventlog.is_blank(piece):
+                blank += self._pass_over(piece, report)
+                continue
+            is_document = eventlog.goes_on(piece) if head else eventlog.is_document(piece)
+            head.append(piece)
         if self._pace is not None:
             self._pace.begin()
+        pieces = itertools.chain(head, pieces)
         if is_document:
-            workflow = wfformat.read(head + b"".join(pieces))
-            events = wfformat.events(workflow, machines=self._machines, run=self._new_run(workflow.name))
-            pieces = iter([msgspec.json.Encoder().encode_lines(events)])
-        elif head:
-            pieces = itertools.chain([head], pieces)
+            pieces = iter([self._carried_out(b"".join(pieces), blank)])
         for piece in pieces:
+            if eventlog.is_blank(piece):
+                self._pass_over(piece, report)
+                continue
             for lines in self._parts(piece):
                 self._hand_over(lines, report)
+
+    def _pass_over(self, blank: bytes, report: Report) -> int:
+        """Count blank lines, which no store has to see; there may be a billion of them in a small gzip."""
+        count = blank.count(b"\n")
+        report.add(count, 0, ())
+        return count
+
+    def _carried_out(self, document: bytes, blank: int) -> bytes:
+        """Return the events of a recorded workflow, as lines."""
+        try:
+            workflow = wfformat.read(document)
+        except wfformat.WorkflowError as error:
+            raise wfformat.WorkflowError(error.reason, error.line and error.line + blank) from None
+        events = wfformat.events(workflow, machines=self._machines, run=self._new_run(workflow.name))
+        return msgspec.json.Encoder().encode_lines(events)
 
     def _parts(self, lines: bytes) -> Iterator[bytes]:
         """Cut lines where the next one is not yet due, and where each step is to be seen."""
