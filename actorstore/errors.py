@@ -35,6 +35,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
+
+CURES: Final = {
+    "unknown_question": "it is of another version than this client: run both with the same one",
+    "duplicate_id": "wait for the answer, or give this question another number",
+    "too_many_questions": "ask less at once",
+    "internal": "this is a bug in actorstore, and the log of the store has the traceback",
+    "wrong_protocol": "it is of another version than this client: run both with the same one",
+    "not_this_protocol": "name the path where a store listens",
+    "forbidden": "name a path in a directory of your own",
+}
+"""What a store says in one word of the protocol, where it refuses something -> what to do."""
 
 
 class ActorStoreError(Exception):
@@ -358,6 +370,8 @@ class StoreUnreachableError(ActorStoreError, ConnectionError):
 class QuestionRefusedError(ActorStoreError):
     """Raised when a store of another process refuses one question; everything else goes on.
 
+    Each code has a cure of its own, which the message says; see docs/protocol.md for the codes.
+
     Attributes:
         code: What is wrong, in one word of the protocol.
         reason: What is wrong, in a sentence.
@@ -368,8 +382,10 @@ class QuestionRefusedError(ActorStoreError):
         self.code = code
         self.reason = reason
 
+    cure = "the log of the store may say more"
+
     def __str__(self) -> str:
-        return f"the store refused this question: {self.reason}; ask less at once, or of the same version"
+        return f"the store refused this question: {self.reason}; {CURES.get(self.code, self.cure)}"
 
 
 class RefusedError(StoreClosedError):
@@ -388,7 +404,7 @@ class RefusedError(StoreClosedError):
     cure = "mend that, and connect() again"
 
     def __str__(self) -> str:
-        return f"the store takes nothing more from here: {self.reason}; {self.cure}"
+        return f"the store takes nothing more from here: {self.reason}; {CURES.get(self.code, self.cure)}"
 
 
 class ProducerSupersededError(RefusedError):

@@ -149,12 +149,28 @@ CASES = [
         "actorstore serve --socket /x",
         ConnectionError,
     ),
+    *[
+        Case(
+            QuestionRefusedError(code, "it said no"),
+            {"code": code, "reason": "it said no"},
+            "it said no",
+            cure,
+            ActorStoreError,
+        )
+        for code, cure in [
+            ("too_many_questions", "ask less at once"),
+            ("unknown_question", "run both with the same one"),
+            ("duplicate_id", "another number"),
+            ("internal", "the log of the store has the traceback"),
+            ("of_a_newer_store", "the log of the store may say more"),
+        ]
+    ],
     Case(
-        QuestionRefusedError("x", "it said no"),
-        {"code": "x", "reason": "it said no"},
-        "it said no",
-        "ask less at once",
-        ActorStoreError,
+        RefusedError("forbidden", "it is user 0's alone"),
+        {"code": "forbidden", "reason": "it is user 0's alone"},
+        "user 0's",
+        "a directory of your own",
+        StoreClosedError,
     ),
     *[
         Case(
@@ -173,6 +189,11 @@ CASES = [
     ],
 ]
 every_error = pytest.mark.parametrize("case", CASES, ids=lambda case: type(case.error).__name__)
+
+
+def test_only_too_many_questions_are_cured_by_asking_less():
+    cured = [case.error.code for case in CASES if "ask less" in str(case.error)]  # type: ignore[attr-defined]
+    assert cured == ["too_many_questions"]
 
 
 def descendants(cls: type[Exception]) -> set[type[Exception]]:
