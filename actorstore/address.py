@@ -55,6 +55,11 @@ def _usual() -> Iterator[Path]:
     yield Path.home() / ".actorstore" / "store.sock"
 
 
+def is_usual(path: Address) -> bool:
+    """Whether a store listens there unless it is told otherwise, so that its directory is made."""
+    return Path(os.path.abspath(os.fspath(path))) in _usual()
+
+
 def find(address: Address | None = None) -> str:
     """Return the path to connect to: the one given, or the first usual one that is there.
 
@@ -73,15 +78,19 @@ def connect(path: str, timeout: float | None = None) -> socket.socket:
     """Connect to a store.
 
     Raises:
-        StoreUnreachableError: Nobody listens there, or not to this user.
-        AddressError: No socket can have this path.
+        StoreUnreachableError: Nobody listens there; a store can be started there.
+        AddressError: No store of this user can listen there: something else is in the way.
     """
     try:
         return _connected(path, timeout)
     except OSError as error:
         if isinstance(error, AddressError):
             raise
-        raise StoreUnreachableError(path, _reason(error)) from None
+        place = os.path.realpath(path) if os.path.islink(path) else path  # no store is started at a link
+        obstacle = _obstacle(place, error)
+        if obstacle is not None:
+            raise AddressError(place, obstacle) from None
+        raise StoreUnreachableError(place, _reason(error, place)) from None
 
 
 def _connected(path: str, timeout: float | None) -> socket.socket:
@@ -100,20 +109,48 @@ def _connected(path: str, timeout: float | None) -> socket.socket:
             raise
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError, path: str) -> str:
     match error.errno:
         case errno.ENOENT:
-            return "there is no such socket"
+            folder = os.path.dirname(path)
+            if os.path.isdir(folder) or is_usual(path):
+                return "there is no such socket"
+            return f"there is no directory {folder}, which has to be made first"
         case errno.ECONNREFUSED:
             return "the socket is there, and nobody listens"
-        case errno.EACCES | errno.EPERM:
-            return "the socket belongs to another user"
         case errno.EAGAIN:
             return "too many others wait to be let in"
         case _ if isinstance(error, TimeoutError):
             return "nobody answers"
         case _:
             return error.strerror or str(error)
+
+
+def _obstacle(path: str, error: OSError) -> str | None:
+    """Say what is in the way where a connection failed; nothing, where a store can be started."""
+    if error.errno in (errno.EAGAIN, errno.ENOENT) or isinstance(error, TimeoutError):
+        return None
+    if error.errno == errno.EPROTOTYPE:
+        return "a socket of another kind is there, not that of a store; name another path"
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None  # it went away meanwhile
+    except NotADirectoryError:
+        return "a part of the path is a file, and no directory; name another path"
+    except PermissionError:
+        return "there is no permission to look into its directory; name a path in one of your own"
+    except OSError as reason:
+        return f"{reason.strerror or reason}; name another path"
+    if stat.S_ISDIR(status.st_mode):
+        return "it is a directory; name the socket of a store in it"
+    if not stat.S_ISSOCK(status.st_mode):
+        return "a file that is no socket is there; name the path of the socket of a store"
+    if not isinstance(error, PermissionError):
+        return None
+    if status.st_uid != os.geteuid():
+        return f"the socket there is that of user {status.st_uid}; name a path in a directory of your own"
+    return "there is no permission to connect to it; make it yours alone with: chmod 600"
 
 
 def peer(connection: socket.socket) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ import pytest
 from actorstore import AddressError, SocketInUseError, StoreUnreachableError
 from actorstore.address import MAX_PATH_BYTES, SocketFile, connect, default_address, find, peer
 from tests.raw import folder, nothing_left
+from tests.threads import python
 
 
 @pytest.fixture(autouse=True)
@@ -347,3 +348,60 @@ def test_connecting_to_nobody_names_the_address_and_the_reason(room: Path) -> No
             connect(str(room / name), 1)
         assert raised.value.address == str(room / name)
         assert str(room / name) in str(raised.value)
+
+
+def test_where_a_store_could_not_start_either_the_error_says_what_is_there(room: Path) -> None:
+    (room / "file").write_text("precious")
+    (room / "folder").mkdir()
+    (room / "loop").symlink_to(room / "loop")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(room / "other"))
+        for name, reason in {
+            "file": "a file that is no socket is there",
+            "folder": "it is a directory",
+            "file/s": "a part of the path is a file",
+            "loop": "symbolic links",
+            "other": "a socket of another kind",
+        }.items():
+            with pytest.raises(AddressError, match=reason) as raised:
+                connect(str(room / name), 1)
+            assert raised.value.address == str(room / name)
+            assert "serve" not in str(raised.value)
+
+
+def test_a_link_that_leads_to_nobody_is_an_error_that_names_where_it_leads(room: Path) -> None:
+    (room / "link").symlink_to(room / "s")
+    with pytest.raises(StoreUnreachableError, match="no such socket") as raised:
+        connect(str(room / "link"), 1)
+    assert raised.value.address == str(room / "s")  # a store starts there, and at no link
+
+
+def test_a_directory_that_is_missing_is_named_but_for_those_that_a_store_makes(home: Path) -> None:
+    with pytest.raises(StoreUnreachableError, match=f"there is no directory {home}/none"):
+        connect(f"{home}/none/s", 1)
+    with pytest.raises(StoreUnreachableError, match="there is no such socket"):
+        connect(str(default_address()), 1)
+
+
+CONNECT_AS_NOBODY = """
+import os, sys
+from actorstore.address import connect
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+connect(sys.argv[1], 1)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_the_socket_of_another_user_is_said_to_be_one(room: Path) -> None:
+    with owned(room / "s"):
+        assert (
+            "there is no permission to look into its directory"
+            in python("-c", CONNECT_AS_NOBODY, str(room / "s")).stderr
+        )
+        room.chmod(0o755)
+        said = python("-c", CONNECT_AS_NOBODY, str(room / "s")).stderr.splitlines()[-1]
+    assert said.startswith("actorstore.errors.AddressError: ")
+    assert "the socket there is that of user 0" in said
+    assert "serve" not in said

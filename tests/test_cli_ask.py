@@ -229,6 +229,17 @@ def test_a_path_that_no_socket_can_have_is_exit_code_2(ask: Ask, command: str) -
     assert ask(command, "--socket", "/" + "x" * 200).code == 2
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "watch", "emit"])
+def test_where_a_file_is_no_socket_the_hint_is_not_to_start_a_store_there(ask: Ask, command: str) -> None:
+    with folder() as made:
+        (made / "file").write_text("precious")
+        arguments = ["unit.queued", "--unit", "a"] if command == "emit" else []
+        code, out, err = ask(command, *arguments, "--socket", str(made / "file"))
+    assert (code, out) == (2, "")
+    assert "a file that is no socket is there" in err
+    assert "serve" not in err
+
+
 @pytest.mark.parametrize("arguments", [["state"], ["runs", "--json"]])
 def test_a_reader_that_goes_away_is_no_traceback(store: Store, arguments: list[str]) -> None:
     store.handle_lines(lines(orch_started(units(*(f"unit-{number}" for number in range(20_000))))))

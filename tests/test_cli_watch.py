@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from actorstore import Store, connect
+from actorstore import AddressError, Store, StoreTimeoutError, connect
 from actorstore.cli import main
 from actorstore.cli.watch import Window
 from tests.builders import (
@@ -137,6 +137,20 @@ def test_a_store_that_goes_away_is_said_and_watched_again_when_it_is_back(
             assert running.wait(SECONDS) == 0
     finally:
         process.__exit__(None, None, None)
+
+
+def test_a_file_in_the_place_of_the_socket_is_said_and_waited_for() -> None:
+    class Lost:
+        def runs(self, **_: object) -> object:
+            raise AddressError("/s", "a file that is no socket is there")
+
+    told: list[tuple[str, bool]] = []
+    window = Window(Lost(), lambda text, is_over: told.append((text, is_over)))  # type: ignore[arg-type]
+    for _ in range(2):
+        assert window.runs() == ()
+        with pytest.raises(StoreTimeoutError):
+            window.subscribe()
+    assert told == [("the store does not answer (a file that is no socket is there); trying again", False)]
 
 
 def test_a_run_that_ends_with_its_store_is_told_to_its_end(path: Path) -> None:

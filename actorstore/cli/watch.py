@@ -20,6 +20,7 @@ from actorstore.cli import FAILED, UNREACHABLE, access, view
 from actorstore.cli.talk import Talk
 from actorstore.errors import (
     ActorStoreError,
+    AddressError,
     StoreClosedError,
     StoreTimeoutError,
     StoreUnreachableError,
@@ -109,7 +110,7 @@ def _wait(store: RemoteStore, run: str | None, shown: view.View) -> StateSnapsho
     while True:
         try:
             return store.wait(run, timeout=LOOK_SECONDS)
-        except (StoreTimeoutError, StoreUnreachableError):
+        except (StoreTimeoutError, StoreUnreachableError, AddressError):
             shown.check()  # raises where nobody reads any more
 
 
@@ -168,7 +169,7 @@ class Window:
             return (*others, _info(last))
         try:
             self._runs = self._store.runs(timeout=SILENT_SECONDS)
-        except StoreUnreachableError as error:
+        except (StoreUnreachableError, AddressError) as error:
             self._lose(f"the store does not answer ({error.reason}); trying again")
         except StoreTimeoutError:
             self._lose("the store does not answer; trying again")
@@ -193,7 +194,13 @@ class Window:
         if not self._is_lost:
             try:
                 known = self._updates[run] = next(self._store.subscribe(run, since=since))
-            except (StoreTimeoutError, StoreUnreachableError, StoreClosedError, UnknownRunError):
+            except (
+                StoreTimeoutError,
+                StoreUnreachableError,
+                AddressError,
+                StoreClosedError,
+                UnknownRunError,
+            ):
                 pass  # what was last known is shown, until the store answers again
             else:
                 return iter([known])
