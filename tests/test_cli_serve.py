@@ -118,6 +118,21 @@ def test_a_path_that_cannot_be_a_socket_is_exit_code_2(path: Path) -> None:
     assert path.read_text() == "precious"
 
 
+def test_a_directory_that_is_named_must_be_there_for_socket_and_journal_alike(path: Path) -> None:
+    none = path.parent / "none"
+    for arguments in (["--socket", f"{none}/s"], ["--socket", str(path), "--journal", f"{none}/j"]):
+        ended = python("-m", "actorstore", "serve", *arguments)
+        assert ended.returncode == 2
+        assert f"there is no directory {none}; make it first" in ended.stderr
+    assert left_in(path.parent) == []
+
+
+def test_a_usual_path_may_be_named_before_its_directory_is_there(path: Path) -> None:
+    usual = path.parent / "actorstore" / "store.sock"
+    with serving(usual, XDG_RUNTIME_DIR=str(path.parent)):
+        assert usual.is_socket()
+
+
 def test_a_path_with_terminal_escapes_is_said_harmlessly(path: Path) -> None:
     ended = python("-m", "actorstore", "serve", "--socket", f"{path}\x1b[2J/{'x' * 200}")
     assert ended.returncode == 2

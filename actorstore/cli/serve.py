@@ -20,7 +20,7 @@ import threading
 from types import TracebackType
 from typing import Final, TypeAlias
 
-from actorstore.address import VARIABLE, default_address
+from actorstore.address import VARIABLE, default_address, is_usual
 from actorstore.cli import BROKEN, FAILED, HANGUP, IN_USE, WRONG, is_ignored
 from actorstore.cli.talk import Talk
 from actorstore.errors import (
@@ -82,8 +82,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--socket",
         metavar="PATH",
-        help=f"where to listen; otherwise ${VARIABLE}, else $XDG_RUNTIME_DIR/actorstore/store.sock, "
-        "else ~/.actorstore/store.sock",
+        help=f"where to listen, in a directory that is there; otherwise ${VARIABLE}, else "
+        "$XDG_RUNTIME_DIR/actorstore/store.sock, else ~/.actorstore/store.sock, whose directory is made",
     )
     parser.add_argument(
         "--journal",
@@ -110,12 +110,17 @@ def run(args: argparse.Namespace) -> int:
     if args.durability and not args.journal:
         Talk().note("--durability is that of a journal; name one with --journal")
         return WRONG
-    signals = _signals()
     talk = Talk()
+    named = args.socket or os.environ.get(VARIABLE)
+    folder = os.path.dirname(os.path.abspath(named or ""))
+    if named and not (os.path.isdir(folder) or is_usual(named)):
+        talk.note(str(AddressError(named, f"there is no directory {folder}; make it first")))
+        return WRONG
+    signals = _signals()
     with Log(logging.INFO if args.verbose else logging.WARNING):
         try:
             store = Store(
-                listen=args.socket or os.environ.get(VARIABLE) or default_address(),
+                listen=named or default_address(),
                 journal=args.journal,
                 durability=args.durability or next(iter(PROMISES)),
             )
