@@ -13,7 +13,7 @@ from actorstore.checkpoint import FORMAT, THINGS_A_PART, CheckpointError, encode
 from actorstore.replica import snapshot_of
 from actorstore.run import Run, Unit
 from actorstore.state import State
-from actorstore.wire import decode_line
+from actorstore.wire import decode_recorded as decode_line  # old journals have times that are refused today
 
 TYPES = (
     "unit.queued",

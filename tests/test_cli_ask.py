@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from time import tzset
 from typing import NamedTuple
 
 import pytest
@@ -158,6 +160,27 @@ def test_runs_are_listed_in_the_order_of_their_start(store: Store, ask: Ask) -> 
 
 
 # Stats.
+
+
+@pytest.mark.parametrize(
+    ("time", "zone", "shown"),
+    [
+        ("2026-01-02T03:04:05.9Z", "UTC", "2026-01-02 03:04:05"),
+        ("0001-01-01T00:00:00Z", "EST5", "0001-01-01 00:00:00+00:00"),  # which Go sends where it knows none
+        ("0001-01-01T00:00:00+23:59", "UTC", "0001-01-01 00:00:00+23:59"),  # of an old journal
+        ("9999-12-31T23:59:59Z", "JST-9", "9999-12-31 23:59:59+00:00"),
+    ],
+)
+def test_a_time_that_the_calendar_does_not_have_here_is_shown_as_it_came(
+    monkeypatch: pytest.MonkeyPatch, time: str, zone: str, shown: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    tzset()
+    try:
+        assert listing.local(datetime.fromisoformat(time)) == shown
+    finally:
+        monkeypatch.undo()
+        tzset()
 
 
 def test_figures_come_with_the_reasons_of_what_was_rejected(store: Store, ask: Ask) -> None:

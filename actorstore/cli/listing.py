@@ -81,6 +81,14 @@ def elapsed(run: RunInfo | StateSnapshot) -> str:
     return "-" if end is None else span(max(end - run.started_at, end - end), exact=run.status.ended)
 
 
+def local(time: datetime) -> str:
+    """Write a time as clocks here show it; with its own offset, where the calendar has no such time here."""
+    try:
+        return f"{time.astimezone().replace(tzinfo=None).isoformat(' ', 'seconds')}"
+    except (OverflowError, ValueError):
+        return time.isoformat(" ", "seconds")
+
+
 def has_colours() -> bool:
     """Whether standard output shows colours, and whoever reads it wants them (no-color.org)."""
     return (

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _row(info: RunInfo) -> tuple[str, ...]:
     summary = info.summary
-    started = info.started_at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if info.started_at else ""
+    started = listing.local(info.started_at) if info.started_at else ""
     counts = (summary.complete, summary.in_progress, summary.failed, summary.blocked)
     return (
         info.run or '""',
