@@ -11,12 +11,16 @@ from time import tzset
 from typing import NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actorstore import Store
-from actorstore.cli import listing, main
+from actorstore.cli import listing, main, state
+from actorstore.text import clean
 from tests.builders import (
     at,
     diamond,
+    fold,
     lines,
     orch_completed,
     orch_failed,
@@ -311,3 +315,65 @@ def test_the_last_column_ends_where_the_terminal_does(monkeypatch: pytest.Monkey
 def test_wide_characters_and_accents_keep_columns_in_line() -> None:
     rows = listing.table(("UNIT", "STATUS"), [("漢字", "failed"), ("e\u0301", "failed")])
     assert [listing.cells(row.partition("failed")[0]) for row in rows[1:]] == [6, 6]
+
+
+LONG = "CalledProcessError: Command 'gcc -O2 -c file.c' returned non-zero exit status 1."
+
+
+def described(monkeypatch: pytest.MonkeyPatch, width: int, error: str) -> list[str]:
+    """What `actorstore state` says on a terminal of a run in which one unit has failed."""
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    events = [orch_started(units("a", "b")), unit_failed("a", error), orch_failed(error, time=at(1))]
+    return state.described(fold(*events).snapshot()).splitlines()
+
+
+def test_an_error_that_does_not_fit_stands_whole_and_wrapped_below_its_unit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert described(monkeypatch, 40, LONG) == [
+        "run: failed after 1.00 s",
+        "error: CalledProcessError: Command 'gcc",
+        "       -O2 -c file.c' returned non-zero",
+        "       exit status 1.",
+        "0 of 2 units complete, 1 failed, 1 pending",
+        "",
+        "UNIT  STATUS",
+        "a     failed",
+        "    CalledProcessError: Command 'gcc -O2",
+        "    -c file.c' returned non-zero exit",
+        "    status 1.",
+        "b     pending",
+    ]
+
+
+def test_an_error_that_fits_is_a_column_and_one_of_many_lines_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert described(monkeypatch, 40, "boom")[-3:] == [
+        "UNIT  STATUS   ERROR",
+        "a     failed   boom",
+        "b     pending",
+    ]
+    assert described(monkeypatch, 40, "boom\r\n  at \x1b[2Jx\n")[-5:] == [
+        "UNIT  STATUS",
+        "a     failed",
+        "    boom",
+        "      at \\x1b[2Jx",
+        "b     pending",
+    ]
+
+
+def test_an_error_of_any_length_stays_on_its_row_where_no_terminal_is(store: Store, ask: Ask) -> None:
+    error = f"{'x' * 2000}\n{LONG}"
+    store.handle_lines(lines(orch_started(units("a", "b")), unit_failed("a", error)))
+    rows = ask("state").out.splitlines()
+    assert rows[-2:] == [f"a     failed   {error}".replace("\n", "\\n"), "b     pending"]
+
+
+@given(st.text(), st.integers(10, 40))
+def test_wrapping_loses_nothing_but_blanks_and_exceeds_no_row(text: str, room: int) -> None:
+    rows = listing.wrapped(text, room)
+    assert all(listing.cells(row) <= room for row in rows)
+    assert "".join("".join(rows).split()) == "".join(
+        "".join(clean(line.rstrip().expandtabs(4)) for line in text.rstrip().split("\n")).split()
+    )

@@ -76,6 +76,43 @@ def test_a_run_shows_its_progress_what_runs_and_what_failed() -> None:
     ]
 
 
+LONG = "CalledProcessError: Command 'gcc -O2 -c file.c' returned non-zero exit status 1."
+
+
+def last_picture(*events: Event, width: int = 40, height: int = 24) -> list[str]:
+    """The rows that stay on the terminal."""
+    drawn = draw(picture(*events), at(60), width, height, slots=0, whole=True)
+    assert all(row.cell_len <= width for row in drawn)
+    return [row.plain.rstrip() for row in drawn]
+
+
+def test_the_last_picture_has_errors_whole_and_wrapped_below_their_units() -> None:
+    events = [
+        orch_started(units("compile", "link")),
+        unit_failed("compile", LONG, time=at(1)),
+        unit_failed("link", "ValueError:\n  no such \x1b[31mfile\n", time=at(2)),
+        orch_failed("2 units failed, which is more than there may be", time=at(3)),
+    ]
+    drawn = last_picture(*events)
+    assert drawn[1:3] == ["2 units failed, which is more than there", "may be"]
+    assert drawn[drawn.index("failed") :] == [
+        "failed",
+        "  compile",
+        "    CalledProcessError: Command 'gcc -O2",
+        "    -c file.c' returned non-zero exit",
+        "    status 1.",
+        "  link",
+        "    ValueError:",
+        "      no such \\x1b[31mfile",
+    ]
+    assert last_picture(*events, height=5) == drawn
+
+
+def test_the_last_picture_has_errors_beside_their_units_where_all_of_them_fit() -> None:
+    drawn = last_picture(orch_started(units("a")), unit_failed("a", "boom"), orch_failed())
+    assert drawn[-1] == "  a  boom"
+
+
 def test_a_run_that_went_well_ends_on_a_full_bar() -> None:
     events = [orch_started(units("a", "b")), unit_completed("a"), unit_completed("b")]
     assert screen(*events, orch_completed(time=at(5)), seconds=99) == [

@@ -6,6 +6,7 @@ Everything goes through `actorstore.text.clean` here.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import unicodedata
@@ -31,7 +32,16 @@ GAP: Final = 2
 """Cells between the columns of a table."""
 
 LEAST_CELLS: Final = 10
-"""The last column of a table is not cut below this."""
+"""The last column of a table is not cut below this, and no text is wrapped narrower."""
+
+INDENT: Final = "    "
+"""What stands before a text below its row."""
+
+ENDLESS: Final = 10**9
+"""How many cells a row has that is not a terminal's."""
+
+PAINT: Final = re.compile(r"\x1b\[[0-9]*m")
+"""What makes a colour."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> list[str]:
@@ -42,11 +52,87 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence
         rows: What they hold; as many cells as there are columns.
         right: Those that are flush right.
     """
+    return _laid(head, rows, right, _width())
+
+
+def table_with_texts(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()
+) -> list[str]:
+    """Lay a table out whose last column holds texts of any length, and cut none of them.
+
+    Where each of them fits into the rows of a terminal, or there is no terminal,
+    they are a column like any other; else they stand below their rows, wrapped.
+
+    Args:
+        head: Names of the columns.
+        rows: What they hold; as many cells as there are columns.
+        right: Those that are flush right.
+    """
+    body = list(rows)
+    width = _width()
+    one_line = _laid(head, body, right, ENDLESS)
+    texts = [row[-1] for row in body]
+    fits = _widest(one_line) <= width and not any("\n" in text for text in texts)
+    if fits or width == ENDLESS:
+        return one_line
+    first, *lines = _laid(head[:-1], [row[:-1] for row in body], right, width)
+    laid = [first]
+    for line, text in zip(lines, texts, strict=True):
+        laid.append(line)
+        laid += [f"{INDENT}{part}" for part in wrapped(text, width - len(INDENT)) if text]
+    return laid
+
+
+def named_text(name: str, text: str) -> list[str]:
+    """Write "name: text", wrapped where a terminal ends, the rest of it below its beginning."""
+    begin = f"{name}: "
+    if not sys.stdout.isatty():
+        return [begin + clean(text)]
+    first, *others = wrapped(text, _width() - len(begin))
+    return [begin + first, *(" " * len(begin) + part for part in others)]
+
+
+def wrapped(text: str, room: int) -> list[str]:
+    """Wrap a text of any size into rows of so many cells: between words, and inside of one that is longer."""
+    rows = []
+    room = max(room, LEAST_CELLS)
+    for paragraph in text.rstrip().split("\n"):
+        line = clean(paragraph.rstrip().expandtabs(4))
+        start = 0
+        while True:
+            end = start + _fitting(line[start : start + room + 1], room)
+            if end >= len(line):
+                break
+            indented = start + len(line[start:end]) - len(line[start:end].lstrip())
+            gap = line.rfind(" ", indented, end + 1)
+            end = gap if gap > indented else end
+            rows.append(line[start:end].rstrip())
+            start = end + (line[end] == " ")
+        rows.append(line[start:])
+    return rows
+
+
+def _fitting(text: str, room: int) -> int:
+    """Return how many characters of a text fit into so many cells; one at least, or nothing would."""
+    if text.isascii():
+        return min(len(text), room)
+    for place, character in enumerate(text):
+        room -= _cells(character)
+        if room < 0:
+            return max(place, 1)
+    return len(text)
+
+
+def _widest(lines: Iterable[str]) -> int:
+    return max(cells(PAINT.sub("", line)) for line in lines)
+
+
+def _laid(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str], width: int) -> list[str]:
     body = [[clean(cell) for cell in row] for row in rows]
     used = [column for column in range(len(head)) if any(row[column] for row in body)]
     lines = [[head[column] for column in used], *([row[column] for column in used] for row in body)]
     widths = [max(map(cells, column)) for column in zip(*lines, strict=True)]
-    room = _width() - sum(widths[:-1]) - GAP * len(widths[:-1])
+    room = width - sum(widths[:-1]) - GAP * len(widths[:-1])
     is_coloured = has_colours()
     laid = []
     for number, line in enumerate(lines):
@@ -127,4 +213,4 @@ def _cut(text: str, room: int) -> str:
 
 def _width() -> int:
     """Return how many cells a row has; 0 where it is no terminal's, and rows may be as long as they like."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10**9
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else ENDLESS

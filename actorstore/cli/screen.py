@@ -23,6 +23,7 @@ from rich.live import Live
 from rich.text import Text
 
 from actorstore.answers import RunInfo, RunStatus, UnitState
+from actorstore.cli.listing import wrapped
 from actorstore.cli.view import SHOWN_ERROR, Clock, Picture, Source, View, span, summarize
 from actorstore.text import clean
 
@@ -31,6 +32,9 @@ MAX_WIDTH: Final = 120
 
 LABEL: Final = 7
 """Cells of the column that says what a bar counts."""
+
+LAST_ROWS: Final = 24
+"""How many rows the units have on the last picture at least, however low the terminal is."""
 
 INDENT: Final = 2
 """Cells before the rows of a section."""
@@ -103,7 +107,7 @@ class LiveView(View):
         self._picture.take(update)
         self._show()
 
-    def _show(self) -> None:
+    def _show(self, *, whole: bool = False) -> None:
         picture = self._picture
         size = self._console.size
         self._slots = max(self._slots, picture.most_running, picture.parallelism)
@@ -115,6 +119,7 @@ class LiveView(View):
             slots=0 if picture.status.ended and not picture.running else self._slots,
             glyphs=self._glyphs,
             trouble=self.trouble,
+            whole=whole,
         )
         if self._live is None:
             self._live = Live(
@@ -140,7 +145,10 @@ class LiveView(View):
 
     def _finish(self) -> None:
         if self._live is not None:
-            self._live.stop()
+            try:
+                self._show(whole=True)  # nothing is drawn over it, so it may be higher than the terminal
+            finally:
+                self._live.stop()
 
 
 def draw(
@@ -152,6 +160,7 @@ def draw(
     slots: int,
     glyphs: Glyphs = UNICODE,
     trouble: str = "",
+    whole: bool = False,
 ) -> list[Text]:
     """Return the rows that show a run, none of them wider than `width`.
 
@@ -163,11 +172,14 @@ def draw(
         slots: How many rows are kept for running units, used or not.
         glyphs: What bars are made of.
         trouble: Why this may be out of date.
+        whole: Whether errors are wrapped and not cut, whatever the height; for the last picture.
     """
     rows = [_header(picture, now, width, glyphs)]
     if trouble:
         rows.append(Text(_shorten_end(trouble, width, glyphs), "yellow"))
-    if picture.error:
+    if picture.error and whole:
+        rows += [Text(row, "red") for row in _wrapped(picture.error, width, glyphs)]
+    elif picture.error:
         rows.append(Text(_shorten_end(picture.error, width, glyphs), "red"))
     summary = picture.summary
     bars = [
@@ -178,16 +190,16 @@ def draw(
     rows += [_bar(bar, digits, width, glyphs) for bar in bars if bar.total]
     if summary.complete < summary.total or (summary.total and not picture.status.ended):
         rows.append(_counts(picture, width))
-    left = height - len(rows)
+    left = max(height - len(rows), LAST_ROWS) if whole else height - len(rows)
     failed = _failed_height(picture, left // 2 if slots else left)
     if slots:
         rows += _running(picture, now, width, min(slots, left - failed - 2), glyphs)
     if failed:
-        rows += _failed(picture, width, failed - 2, glyphs)
+        rows += _failed(picture, width, failed - 2, glyphs, whole)
     for row in rows:
         row.truncate(width)
         row.no_wrap = True
-    return rows[: max(height, 1)]
+    return rows if whole else rows[: max(height, 1)]
 
 
 def shorten(text: str, cells: int, cut: str = "…") -> str:
@@ -294,7 +306,7 @@ def _failed_height(picture: Picture, most: int) -> int:
     return min(2 + len(picture.failed), most) if picture.failed and most > 2 else 0
 
 
-def _failed(picture: Picture, width: int, rows: int, glyphs: Glyphs) -> list[Text]:
+def _failed(picture: Picture, width: int, rows: int, glyphs: Glyphs, whole: bool) -> list[Text]:
     """List the units that failed, those that did last at the end, and why."""
     room, hidden = _split(len(picture.failed), rows)
     units = list(islice(reversed(picture.failed.values()), room))[::-1]
@@ -302,12 +314,23 @@ def _failed(picture: Picture, width: int, rows: int, glyphs: Glyphs) -> list[Tex
     if hidden:
         section.append(Text(f"{' ' * INDENT}{hidden:,} more before these", "bright_black"))
     ids = min(max(cell_len(clean(unit.id)) for unit in units), width * 2 // 5)
+    left = width - INDENT - ids - 2
+    if whole and any(len(_wrapped(unit.error or "", left, glyphs)) > 1 for unit in units):
+        for unit in units:
+            section.append(Text(" " * INDENT + shorten(clean(unit.id), width - INDENT, glyphs.cut), "red"))
+            reasons = _wrapped(unit.error or "no reason given", width - 2 * INDENT, glyphs)
+            section += [Text(" " * 2 * INDENT + reason) for reason in reasons]
+        return section
     for unit in units:
         id = shorten(clean(unit.id), ids, glyphs.cut)
-        reason = _shorten_end(unit.error or "no reason given", width - INDENT - ids - 2, glyphs)
+        reason = _shorten_end(unit.error or "no reason given", left, glyphs)
         row = Text(" " * INDENT).append(id, "red").append(" " * (ids + 2 - cell_len(id)))
         section.append(row.append(reason))
     return section
+
+
+def _wrapped(text: str, cells: int, glyphs: Glyphs) -> list[str]:
+    return wrapped(text if len(text) <= SHOWN_ERROR else text[: SHOWN_ERROR - 1] + glyphs.cut, cells)
 
 
 def _split(units: int, rows: int) -> tuple[int, int]:

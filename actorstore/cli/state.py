@@ -8,7 +8,7 @@ from typing import Final
 
 from actorstore.answers import StateSnapshot, UnitState
 from actorstore.cli import access, listing
-from actorstore.cli.view import SHOWN_ERROR, counted, in_words, span
+from actorstore.cli.view import counted, in_words, span
 from actorstore.remote import RemoteStore
 from actorstore.reply import ANSWER_SECONDS
 from actorstore.text import clean
@@ -70,7 +70,7 @@ def described(snapshot: StateSnapshot) -> str:
         first += ", fed"
     lines = [first]
     if snapshot.error:
-        lines.append(f"error: {clean(snapshot.error, SHOWN_ERROR)}")
+        lines += listing.named_text("error", snapshot.error)
     if not snapshot.units:
         return "\n".join([*lines, "it has no units", ""])
     waiting = [
@@ -80,7 +80,7 @@ def described(snapshot: StateSnapshot) -> str:
     ]
     lines += [", ".join([in_words(snapshot.summary), *waiting]), ""]
     rows = [_row(unit) for unit in snapshot.units]
-    lines += listing.table(HEAD, rows, right=("TASK", "ATTEMPT", "TIME"))
+    lines += listing.table_with_texts(HEAD, rows, right=("TASK", "ATTEMPT", "TIME"))
     return "\n".join([*lines, ""])
 
 
@@ -94,7 +94,7 @@ def _row(unit: UnitState) -> tuple[str, ...]:
         task,
         f"{unit.attempts:,}" if unit.attempts > 1 else "",
         _time(unit),
-        clean(unit.error, SHOWN_ERROR) if unit.error else "",
+        unit.error or "",
     )
 
 
