@@ -24,6 +24,7 @@ from typing import Final
 
 from actorstore import __version__
 from actorstore.cli import streams
+from actorstore.cli.arguments import Parser
 
 COMMANDS: Final = {
     "demo": "compile the standard library with worker processes, and watch",
@@ -97,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _call(arguments: Sequence[str]) -> int:
     """Run the command that the arguments name, and return its exit code."""
     try:
+        if not arguments:
+            return _help()
         args = _parser(arguments).parse_args(arguments)
         return int(importlib.import_module(f"actorstore.cli.{args.command}").run(args))
     except SystemExit as leaving:  # argparse has said why
@@ -105,9 +108,17 @@ def _call(arguments: Sequence[str]) -> int:
         return INTERRUPTED
 
 
+def _help() -> int:
+    """Say what there is to call, and which store is there."""
+    _parser([]).print_help()
+    sys.stdout.flush()  # a store may take its time
+    print(f"\n{importlib.import_module('actorstore.cli.overview').found_store()}")
+    return 0
+
+
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """Return the parser; only the command that is called brings its arguments."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="actorstore",
         description="The live state of an orchestration run.",
         epilog=(
