@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from actorstore.intake import Intake
 from actorstore.keeper import Keeper
 from actorstore.reply import Receiver, Reply
 from actorstore.run import Draft
+from actorstore.shelter import Latch
 
 T = TypeVar("T")
 
@@ -36,6 +38,8 @@ class Mailbox:
         self._intake = intake
         self._keeper = keeper
         self._board = Board()
+        self.ended = ended = Latch()  # once the actor has given its last answer
+        self._board.watchers.append(lambda _: ended.set())
         self._ref = StoreActor.start(intake, self._board, origin, keeper)
 
     def ask(self, question: Callable[[StoreActor], T], timeout: float | None, *, in_turn: bool = False) -> T:
@@ -149,10 +153,15 @@ class Mailbox:
         with suppress(pykka.ActorDeadError):
             self._ref.tell(Forget(receiver))
 
+    def undurable(self) -> int:
+        """Count the events that are not in the journal yet; a line counts as one before it is looked at."""
+        if self._keeper is None:
+            return 0
+        return self._board.version + self._intake.pending() - self._keeper.committed.place.version
+
     def has_ended(self) -> bool:
         """Whether the actor has given its last answer."""
-        thread = self._intake.actor_thread
-        return thread is not None and not thread.is_alive()
+        return self.ended.is_set
 
     def is_alive(self) -> bool:
         """Whether the actor still takes messages."""
@@ -179,13 +188,13 @@ class Mailbox:
             raise self.timeout_error(timeout)
 
     def _wait_for_end(self, until: float | None = None) -> bool:
-        """Wait until the actor's thread has ended, or it is so late."""
-        while (thread := self._intake.actor_thread) is None:  # it has not made itself known yet
-            if until is not None and time.monotonic() >= until:
-                return False
-            time.sleep(0.001)
-        thread.join(None if until is None else max(0.0, until - time.monotonic()))
-        return not thread.is_alive()
+        """Wait until the actor has given its last answer, and its thread has ended, or it is so late."""
+        if not self.ended.wait(None if until is None else until - time.monotonic()):
+            return False
+        thread = self._intake.actor_thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        return True
 
     @staticmethod
     def _slice(until: float) -> float:

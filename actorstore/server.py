@@ -37,6 +37,7 @@ from actorstore.mailbox import Mailbox
 from actorstore.producers import Claimant
 from actorstore.protocol import Violation
 from actorstore.questions import Asked
+from actorstore.shelter import Latch
 from actorstore.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Server:
         self._background = ThreadPoolExecutor(1, "StoreServer-background")  # one at a time: all hold the GIL
         self._historian = ThreadPoolExecutor(1, "StoreServer-past")  # who is slow, and rests most of the time
         self._is_closing = False
+        self.ended = Latch()  # once nobody is connected any more, and no file left
         self._thread = threading.Thread(target=self._run, name="StoreServer", daemon=True)
         self._started: Future[None] = Future()
         try:
@@ -138,6 +140,7 @@ class Server:
             self._loop.close()
             _servers.discard(self)  # or a forked child would let go of descriptors that are others' by now
             self._file.release()
+            self.ended.set()
 
     def add_to(self, stats: StoreStats) -> StoreStats:
         """Add to the figures of a store what is known here."""
@@ -292,18 +295,18 @@ class Server:
             timeout: Seconds for all of it; at most `DRAIN_SECONDS` and
                 `WIND_UP_SECONDS` are used.
         """
-        self._begin_to_close(timeout)
-        self._thread.join()
+        self.end(timeout)
+        self.join()
 
-    def close_forgotten(self, timeout: float) -> None:
-        """Close and rely on nobody: whoever collects garbage may hold any lock, in any thread."""
-        self._begin_to_close(timeout)
-        if threading.current_thread() not in (self._thread, self.intake.actor_thread):
-            self._thread.join(timeout)
-
-    def _begin_to_close(self, timeout: float | None) -> None:
+    def end(self, timeout: float | None = None) -> None:
+        """Close in the background; for finalizers too, which may find any lock taken, in any thread."""
         with suppress(RuntimeError):  # it has ended
             self._loop.call_soon_threadsafe(self._start_closing, timeout)
+
+    def join(self) -> None:
+        """Wait until it is closed."""
+        self.ended.wait()
+        self._thread.join()
 
     def _start_closing(self, timeout: float | None) -> None:
         if not self._is_closing:

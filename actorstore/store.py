@@ -7,12 +7,10 @@ actor is in `actorstore.intake`, how it answers in `actorstore.actor`.
 from __future__ import annotations
 
 import threading
-import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from actorstore.actor import NOWHERE, Standing, StoreActor
 from actorstore.address import Address
@@ -21,22 +19,16 @@ from actorstore.errors import ForkedStoreError, NoJournalError, StoreClosedError
 from actorstore.event import ABSENT, Event
 from actorstore.handover import MAX_ITEMS
 from actorstore.intake import Intake
-from actorstore.mailbox import Mailbox
 from actorstore.remote import RemoteStore
 from actorstore.reply import ANSWER_SECONDS
 from actorstore.reporting import Reporter
 from actorstore.run import Draft
+from actorstore.service import Service
 from actorstore.wire import MAX_LINE_BYTES, chunks
 
 if TYPE_CHECKING:
     from actorstore.aio import AsyncStore
     from actorstore.past import Past
-    from actorstore.server import Server
-    from actorstore.writer import Writer
-
-FORGOTTEN_SECONDS: Final = 1.0
-"""How long the end of a process waits for the connections of a store that nobody closed."""
-
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -97,30 +89,19 @@ class Store(Reporter):
         max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
         self._intake = Intake(max_line_bytes, keeps_lines=journal is not None)
-        self._past: Past | None = None
-        self._writer: Writer | None = None
-        if journal is None:
-            self._mailbox = Mailbox(self._intake)
-        else:
-            from actorstore.opening import open_journal  # importing sqlite3 costs 10 ms, so who needs it pays
-
-            opened = open_journal(journal, durability, partial(_is_busy, self._intake))
-            self._mailbox = Mailbox(self._intake, opened.origin, opened.writer)
-            self._past, self._writer = opened.past, opened.writer
-        self._server = None if listen is None else self._listen(listen)
         self._remote: RemoteStore | None = None  # the way to it, in a forked child
         self._remote_made = threading.Lock()  # taken in forked children only
-        self._forgotten = weakref.finalize(self, _close_forgotten, self._mailbox, self._intake, self._server)
-
-    def _listen(self, address: Address) -> Server:
-        from actorstore.server import Server  # importing asyncio costs 30 ms, so who needs it pays
-
+        self._service = Service(self._intake, listen, journal, durability)
+        self._forgotten = weakref.finalize(self, self._service.let_go)
+        self._forgotten.atexit = False  # it sees to that
         try:
-            server = Server(address, self._intake, self._mailbox, self._past)
+            self._service.open()
+            self._mailbox = self._service.mailbox
+            self._past, self._writer = self._service.past, self._service.writer
+            self._server = self._service.server
         except BaseException:
-            self._mailbox.join(None)
+            self._service.close()  # whatever has come in between
             raise
-        return server
 
     @property
     def address(self) -> str | None:
@@ -345,15 +326,11 @@ class Store(Reporter):
             StoreTimeoutError: Not everything is applied yet; the store goes on closing.
         """
         self._intake.check_thread()
-        self._forgotten.detach()
         if self._intake.forked:
             if self._remote is not None:
                 self._remote.close(timeout)
             return
-        until = None if timeout is None else time.monotonic() + timeout
-        if self._server is not None:
-            self._server.close(timeout)
-        self._mailbox.join(None if until is None else max(0.0, until - time.monotonic()))
+        self._service.close(timeout)
 
     def __enter__(self) -> Store:
         return self
@@ -397,19 +374,3 @@ class Store(Reporter):
         return AsyncStore(
             self._intake, self._mailbox, self.close, lambda: self._elsewhere().aio, self._look_back
         )
-
-
-def _is_busy(intake: Intake) -> bool:
-    return not intake.asleep or intake.waiting > 0
-
-
-def _close_forgotten(mailbox: Mailbox, intake: Intake, server: Server | None) -> None:
-    """Close a store that its owner forgot: when it is collected, or when the interpreter exits."""
-    if intake.forked or not mailbox.is_alive():
-        return
-    if server is not None:
-        server.close_forgotten(FORGOTTEN_SECONDS)
-    mailbox.stop()
-    warnings.warn(
-        "a Store was not closed; use `with Store() as store:` or call close()", ResourceWarning, stacklevel=2
-    )
