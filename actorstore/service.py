@@ -1,6 +1,7 @@
 """What works behind a `Store`: its actor, and where asked for its journal and its server.
 
-They are opened as a whole or not at all, and closed in the order in which they lean on each other.
+They are opened as a whole or not at all, in a thread that nothing interrupts
+(`actorstore.shelter`), and closed in the order in which they lean on each other.
 Closing goes on in the background whatever becomes of the caller, and a process
 that ends in an orderly way waits for it (`actorstore.endings`).
 """
@@ -11,13 +12,14 @@ import os
 import time
 import warnings
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from actorstore import endings
 from actorstore.address import Address
 from actorstore.intake import Intake
 from actorstore.mailbox import Mailbox
-from actorstore.shelter import Latch
+from actorstore.shelter import Latch, sheltered
 
 if TYPE_CHECKING:
     from actorstore.past import Past
@@ -63,7 +65,11 @@ class Service:
         Raises:
             SocketInUseError, AddressError, JournalError, ValueError: See `Store`.
         """
-        self._open()
+        if self._journal is not None:  # importing sqlite3 costs 10 ms, so it is not done for every store;
+            import_module("actorstore.opening")  # not in the other thread: a module may make a store
+        if self._listen is not None:  # importing asyncio costs 30 ms
+            import_module("actorstore.server")
+        sheltered(self._open, self.close)
 
     def _open(self) -> None:
         self._wait_for_those_that_end()

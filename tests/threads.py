@@ -81,6 +81,16 @@ def wait_until(condition: Callable[[], object], seconds: float = SECONDS) -> Non
         time.sleep(0.001)  # nothing tells when a condition comes true, so this looks again and again
 
 
+def is_below(thread: int, function: str) -> bool:
+    """Whether a thread is in a function of that name, or in what that has called."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if frame.f_code.co_name == function:
+            return True
+        frame = frame.f_back
+    return False
+
+
 # The inside of a store.
 
 
