@@ -39,6 +39,9 @@ MAX_PATH_BYTES: Final = 107
 OWNER_SECONDS: Final = 0.5
 """How long one who finds the lock taken waits for its owner to listen, to learn who that is."""
 
+MAX_LINKS: Final = 40
+"""How many symbolic links the way to a socket may go through, as on Linux (path_resolution(7))."""
+
 BACKLOG: Final = 1024
 """How many connections may wait to be accepted."""
 
@@ -179,7 +182,7 @@ class SocketFile:
         self.path = os.path.abspath(os.fspath(address))
         listener = _new_socket(self.path)
         try:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            _find_way(self.path)
             self._lock_path = self.path + ".lock"
             self._lock = self._take_lock()
             try:
@@ -225,6 +228,7 @@ class SocketFile:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptor = os.open(self._lock_path, flags, 0o600)
             try:
+                self._check_lock(os.fstat(descriptor))
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(descriptor)
@@ -238,6 +242,17 @@ class SocketFile:
                     os.write(descriptor, b"%d" % os.getpid())
                     return descriptor
             os.close(descriptor)
+
+    def _check_lock(self, found: os.stat_result) -> None:
+        """Check that the file is this user's, before anything is written into it."""
+        if found.st_uid != os.geteuid():
+            raise AddressError(
+                self.path, f"{self._lock_path} belongs to user {found.st_uid}; name another path"
+            )
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            raise AddressError(
+                self.path, f"{self._lock_path} is no lock file; remove it, or name another path"
+            )
 
     def _owner(self) -> int:
         """Return who listens, or is about to: it has the lock before it has the socket."""
@@ -291,6 +306,79 @@ class SocketFile:
         if stat.S_IMODE(os.lstat(self.path).st_mode) & 0o077:
             os.chmod(self.path, 0o600)
         listener.listen(BACKLOG)
+
+
+def _find_way(path: str) -> None:
+    """Make the directories of a socket that are missing, and check that no other user leads the way to it.
+
+    What is checked is checked again once all is there: another user may have
+    made in the meantime what was missing.
+
+    Raises:
+        AddressError: Another user can.
+    """
+    folder = os.path.dirname(path)
+    _check_way(path, folder)
+    missing = []
+    while not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for each in reversed(missing):
+        with suppress(FileExistsError):
+            _make_folder(path, each)
+    _check_way(path, os.path.dirname(path))
+
+
+def _make_folder(path: str, folder: str) -> None:
+    """Make one directory for this user alone, whatever the umask."""
+    os.mkdir(folder, 0o700)
+    flags = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(folder, flags)
+    try:
+        found = os.fstat(descriptor)
+        if found.st_uid != os.geteuid():
+            raise AddressError(
+                path, f"user {found.st_uid} has put another directory in the place of {folder}"
+            )
+        if stat.S_IMODE(found.st_mode) & 0o777 != 0o700:  # a umask that takes the owner's own rights
+            os.chmod(f"/proc/self/fd/{descriptor}" if hasattr(os, "O_PATH") else descriptor, 0o700)
+    finally:
+        os.close(descriptor)
+
+
+def _check_way(path: str, folder: str) -> None:
+    """Follow the way to a directory as the system does, so far as it is there.
+
+    Raises:
+        AddressError: It goes through a symbolic link, or a directory of another
+            user, in a directory in which everybody may make one.
+    """
+    at, names, links = "/", folder.split("/"), 0
+    while names:
+        name = names.pop(0)
+        here = os.path.join(at, name)
+        try:
+            found = os.lstat(here)
+        except FileNotFoundError:
+            return
+        is_shared = os.stat(at).st_mode & stat.S_IWOTH
+        if stat.S_ISLNK(found.st_mode):
+            if is_shared:
+                raise AddressError(
+                    path, f"{here} is a symbolic link in a directory of everybody, and none is followed there"
+                )
+            links += 1
+            if links > MAX_LINKS:
+                raise AddressError(path, "its symbolic links go round in a circle")
+            target = os.readlink(here)
+            names = target.split("/") + names
+            at = "/" if target.startswith("/") else at
+            continue
+        if is_shared and found.st_uid not in (0, os.geteuid()):
+            raise AddressError(
+                path, f"{here} belongs to user {found.st_uid}; name a path in a directory of your own"
+            )
+        at = os.path.normpath(here)
 
 
 def _new_socket(path: str) -> socket.socket:

@@ -252,6 +252,32 @@ def test_a_missing_directory_is_made_for_this_user_alone(room: Path, mask: int) 
         assert mode(room / "made/s") == 0o600
 
 
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o377, 0o777])
+def test_all_directories_that_are_missing_are_made_for_this_user_alone_whatever_the_umask(
+    room: Path, mask: int
+) -> None:
+    with umask(mask), owned(room / "made/on/the/way/s"):
+        folder = room / "made/on/the/way"
+        while folder != room:
+            assert mode(folder) == 0o700, folder
+            folder = folder.parent
+        assert mode(room / "made/on/the/way/s") & 0o077 == 0
+
+
+def test_a_directory_that_somebody_else_makes_at_the_same_time_keeps_its_mode(
+    room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = os.mkdir
+
+    def late(path: str, mode: int) -> None:
+        mkdir(path, 0o755)
+        mkdir(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", late)
+    with umask(0o022), owned(room / "made/s"):
+        assert mode(room / "made") == 0o755
+
+
 def test_a_directory_that_is_there_keeps_its_mode(room: Path) -> None:
     (room / "there").mkdir()
     (room / "there").chmod(0o755)
@@ -291,6 +317,81 @@ def test_a_symbolic_link_in_place_of_the_lock_is_not_followed(room: Path) -> Non
     with pytest.raises(AddressError):
         SocketFile(room / "s")
     assert (room / "precious").read_text() == "data"
+
+
+def test_another_name_of_a_file_in_place_of_the_lock_is_left_alone(room: Path) -> None:
+    (room / "precious").write_text("data")
+    (room / "s.lock").hardlink_to(room / "precious")
+    with pytest.raises(AddressError, match=r"s\.lock is no lock file"):
+        SocketFile(room / "s")
+    assert (room / "precious").read_text() == "data"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_the_lock_file_of_another_user_is_left_alone(room: Path) -> None:
+    (room / "s.lock").write_text("data")
+    os.chown(room / "s.lock", 12345, 12345)
+    with pytest.raises(AddressError, match="belongs to user 12345"):
+        SocketFile(room / "s")
+    assert (room / "s.lock").read_text() == "data"
+
+
+@pytest.mark.parametrize("shared", [0o777, 0o1777], ids=oct)
+def test_a_symbolic_link_on_the_way_is_not_followed_in_a_directory_of_everybody(
+    room: Path, shared: int
+) -> None:
+    (room / "elsewhere").mkdir()
+    (room / "everybody").mkdir()
+    (room / "everybody").chmod(shared)
+    (room / "everybody/link").symlink_to(room / "elsewhere")
+    (room / "mine").symlink_to("everybody/link")
+    for path in ("everybody/link/s", "everybody/link/made/s", "mine/s"):
+        with pytest.raises(AddressError, match="everybody/link is a symbolic link"):
+            SocketFile(room / path)
+    assert list((room / "elsewhere").iterdir()) == []
+
+
+def test_a_symbolic_link_on_the_way_is_followed_in_a_directory_of_ones_own(room: Path) -> None:
+    (room / "elsewhere").mkdir()
+    (room / "link").symlink_to("elsewhere")
+    (room / "other").symlink_to(room / "link")
+    with owned(room / "other/made/s") as file:
+        assert file.path == str(room / "other/made/s")
+        assert (room / "elsewhere/made/s").is_socket()
+
+
+def test_symbolic_links_that_go_round_in_a_circle_are_an_error(room: Path) -> None:
+    (room / "a").symlink_to("b")
+    (room / "b").symlink_to("a")
+    with pytest.raises(AddressError, match="circle"):
+        SocketFile(room / "a/s")
+
+
+def test_a_symbolic_link_that_is_put_there_while_directories_are_made_is_not_followed(
+    room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (room / "elsewhere").mkdir()
+    (room / "everybody").mkdir()
+    (room / "everybody").chmod(0o1777)
+
+    def late(path: str, mode: int) -> None:
+        os.symlink(room / "elsewhere", path)
+        raise FileExistsError
+
+    monkeypatch.setattr(os, "mkdir", late)
+    with pytest.raises(AddressError, match="symbolic link"):
+        SocketFile(room / "everybody/mine/s")
+    assert list((room / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+def test_a_directory_that_another_user_has_made_in_one_of_everybody_is_not_used(room: Path) -> None:
+    (room / "everybody/theirs").mkdir(parents=True)
+    (room / "everybody").chmod(0o1777)
+    os.chown(room / "everybody/theirs", 12345, 12345)
+    with pytest.raises(AddressError, match=r"theirs belongs to user 12345.*your own"):
+        SocketFile(room / "everybody/theirs/s")
+    assert list((room / "everybody/theirs").iterdir()) == []
 
 
 def test_a_file_that_is_no_socket_is_left_alone(room: Path) -> None:
