@@ -52,12 +52,10 @@ from actorstore.run import Draft, GraphParts
 from actorstore.state import State
 from actorstore.text import clean
 from actorstore.unknown import UnknownUnits
+from actorstore.waiting import Later, Waiting
 from actorstore.wire import SHOWN_CHARS, chunks
 
 logger = logging.getLogger("actorstore")
-
-LATER: Final = object()
-"""What a question returns that is to be asked again after the next change."""
 
 
 class Standing(NamedTuple):
@@ -85,6 +83,7 @@ class Question(NamedTuple):
     """A message: ask this of the actor, in its thread, and hand the answer to the receiver."""
 
     ask: Callable[[StoreActor], object]
+    """May return a `Later`: it is asked again after that change."""
     receiver: Receiver
     in_turn: bool = False
     """Whether it waits for its turn even where the journal cannot be written for now."""
@@ -182,7 +181,7 @@ class StoreActor(pykka.ThreadingActor):
         self._faults = 0
         self._unknown = UnknownUnits()
         self._to_tell: list[Account] = []  # whose listeners hear what became of their lines
-        self._waiting: dict[Receiver, Question] = {}  # to be asked again after the next change
+        self._waiting: Waiting[Question] = Waiting()  # to be asked again after a change
         if keeper is not None:
             keeper.attach(self._wake)
 
@@ -315,7 +314,7 @@ class StoreActor(pykka.ThreadingActor):
         if connected != self._connected:
             self._connected = connected
             self._board.clear()
-            self._ask_again()
+            self._ask_again(self._waiting.take_followers())
 
     # For the mailbox: answers that are finished by whoever asked, or given later.
 
@@ -338,15 +337,15 @@ class StoreActor(pykka.ThreadingActor):
         return copy
 
     def next_draft(self, seen: Standing) -> object:
-        """Return the next update, or `LATER` where nothing has changed."""
+        """Return the next update; later, where nothing has changed."""
         if seen.connected == self._connected and not self._state.has_news(seen.run, seen.cursor):
-            return LATER
+            return Later(seen.run, "news")
         return self._state.update(seen.run, seen.cursor, self._connected)
 
     def ended(self, run: str | None) -> object:
-        """Return the run once it has ended, and `LATER` until then."""
+        """Return the run once it has ended; later, until then."""
         if not self._state.run(run).status.ended:
-            return LATER
+            return Later(run, "turn")
         return self._state.snapshot(run, self._connected)
 
     # The loop.
@@ -386,7 +385,7 @@ class StoreActor(pykka.ThreadingActor):
             case Question():
                 self._ask_durably(message)
             case Forget():
-                self._waiting.pop(message.receiver, None)
+                self._waiting.forget(message.receiver)
             case _:
                 with suppress(Exception):
                     logger.warning("a store's actor got a message that it does not know: %s", type(message))
@@ -420,9 +419,10 @@ class StoreActor(pykka.ThreadingActor):
         self._intake.let_in()
 
     def _follow_up(self) -> None:
-        """Ask again what was left open, tell the listeners, and welcome producers."""
+        """Ask again what may have an answer now, tell the listeners, and welcome producers."""
+        changed, turned = self._state.take_changed()
         if self._waiting:
-            self._ask_again()
+            self._ask_again(self._waiting.take(changed, turned, self._state.latest))
         if self._to_tell:
             self._tell()
         self._welcome()
@@ -575,14 +575,13 @@ class StoreActor(pykka.ThreadingActor):
         except BaseException as error:
             question.receiver.fail(error)
         else:
-            if answer is LATER:
-                self._waiting[question.receiver] = question
+            if isinstance(answer, Later):
+                self._waiting.add(answer, question.receiver, question)
             else:
                 question.receiver.set(answer)
 
-    def _ask_again(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for question in waiting.values():
+    def _ask_again(self, questions: list[Question]) -> None:
+        for question in questions:
             self._ask(question)
 
     def _end(self, error: Callable[[], StoreClosedError]) -> None:
@@ -605,7 +604,7 @@ class StoreActor(pykka.ThreadingActor):
                     self._intake.closed = error
             else:
                 self._keeper.abandon()
-            self._ask_again()
+            self._ask_again(self._waiting.take_all())
             if is_orderly:
                 self._tell()
         finally:
@@ -613,7 +612,7 @@ class StoreActor(pykka.ThreadingActor):
             left = [thing for thing in (*self._queue, *self._late) if isinstance(thing, Question)]
             for receiver in (*self._waiting, *[question.receiver for question in left]):
                 receiver.fail(error())
-            self._waiting = {}
+            self._waiting = Waiting()
             self._queue.clear()
             for hear in self._board.watchers:
                 hear(error())

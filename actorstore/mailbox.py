@@ -46,7 +46,7 @@ class Mailbox:
         """Ask the actor, and wait for the answer.
 
         Args:
-            question: Called with the actor, in its thread; may return `LATER`.
+            question: Called with the actor, in its thread; may return a `Later`.
             timeout: Seconds to wait; `None` waits until the store is closed.
             in_turn: Whether it waits for its turn even where the journal cannot be written for now.
 

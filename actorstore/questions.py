@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import msgspec
 
-from actorstore.actor import LATER, NOWHERE, Standing, StoreActor
+from actorstore.actor import NOWHERE, Standing, StoreActor
 from actorstore.answers import Cursor, StateSnapshot, Update
 from actorstore.errors import (
     JournalDamagedError,
@@ -23,6 +23,7 @@ from actorstore.errors import (
 )
 from actorstore.protocol import Ask, Refusal, answer
 from actorstore.run import Draft, GraphParts
+from actorstore.waiting import Later
 
 if TYPE_CHECKING:
     from actorstore.connection import Connection
@@ -33,7 +34,7 @@ class Kind(NamedTuple):
     """How a question is answered."""
 
     ask: Callable[[StoreActor, Ask], object]
-    """Asks the actor, in its thread; may return `LATER`."""
+    """Asks the actor, in its thread; may return a `Later`."""
     encode: Callable[[object], dict[str, bytes]]
     """Turns the answer into JSON, by name."""
 
@@ -49,7 +50,7 @@ def _connect(actor: StoreActor, ask: Ask) -> bool:
 
 def _next(actor: StoreActor, ask: Ask) -> object:
     if ask.since and ask.run is not None and not actor.knows(ask.run):
-        return LATER  # this store is a new one, which has yet to hear of the run
+        return Later(ask.run, "news")  # this store is a new one, which has yet to hear of the run
     return actor.next_draft(Standing(ask.run, _cursor(ask) or NOWHERE, bool(ask.connected)))
 
 

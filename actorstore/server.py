@@ -39,6 +39,7 @@ from actorstore.protocol import Violation
 from actorstore.questions import Asked
 from actorstore.shelter import Latch
 from actorstore.throttle import Throttle
+from actorstore.waiting import LATER
 
 if TYPE_CHECKING:
     from actorstore.past import Past

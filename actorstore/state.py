@@ -163,6 +163,8 @@ class State:
         self.unknown: list[Unknown] = []
         self.faults: list[Fault] = []
         self.runs: dict[str, Run] = {}
+        self._changed: set[str] = set()  # runs with events of units since this was last asked for
+        self._turned: set[str] = set()  # runs with events of their own
         self._nothing = Run("", 0)  # what is seen before any run
         self._latest = self._nothing
         self._started = False
@@ -195,6 +197,8 @@ class State:
                     current = event.run
                     run = self.runs.get(current, nothing)
                     units, unseen = run.units, run.unseen
+                    if run is not self._nothing:
+                        self._changed.add(current)
                 unit = units.get(event.unit)
                 if unit is None:
                     self.unknown_units += 1
@@ -220,7 +224,17 @@ class State:
                 self._latest = run
         if event.type == "orch.started":
             self._latest, self._started = run, True
+        self._turned.add(run.id)
         RUN_RULES[event.type](run, event, version)
+
+    def take_changed(self) -> tuple[set[str], set[str]]:
+        """Return the runs whose units may have changed since the last call, and those with events of their own."""
+        taken = self._changed, self._turned
+        if self._changed:
+            self._changed = set()
+        if self._turned:
+            self._turned = set()
+        return taken
 
     # Checkpoints.
 

@@ -203,7 +203,7 @@ def test_a_question_put_off_that_fails_later_is_answered_with_the_error(store: S
 
     asked = spawn(ask, store, question)
     wait_until(lambda: open_questions(store) == 1)
-    store.handle_event(unit_started("a"))
+    store.handle_event(orch_started(units("a")))
     with pytest.raises(ZeroDivisionError):
         asked.result(SECONDS)
     assert (open_questions(store), store.stats().accepted) == (0, 2)

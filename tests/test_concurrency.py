@@ -219,7 +219,7 @@ def test_everything_at_once(store: Store) -> None:
         assert follower.graph == store.graph("scratch")
     for snapshot, told in snapshots:
         assert snapshot.json() == told == msgspec.json.encode(snapshot)
-    assert in_actor(store, lambda actor: actor._waiting) == {}
+    assert in_actor(store, lambda actor: list(actor._waiting)) == []
 
 
 def test_producers_that_run_ahead_are_applied_in_their_order(store: Store) -> None:

@@ -312,7 +312,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.follow(run)
             for snapshot, told in self.kept:
                 assert msgspec.json.encode(snapshot) == snapshot.json() == told
-            assert in_actor(self.store, lambda actor: actor._waiting) == {}
+            assert in_actor(self.store, lambda actor: list(actor._waiting)) == []
         finally:
             self.store.close()
 
