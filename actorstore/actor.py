@@ -462,7 +462,7 @@ class StoreActor(pykka.ThreadingActor):
             self._producers.forget(account)
         if entry.lines:
             account.lines += entry.lines
-            account.rejected += len(entry.rejections)
+            account.rejected += entry.rejected
             if account.listener is not None:
                 if account.told is None:
                     account.told = entry.rejections

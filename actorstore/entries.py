@@ -14,7 +14,7 @@ import msgspec
 
 from actorstore.answers import Rejection
 from actorstore.event import Event
-from actorstore.intake import Intake, Item, Lines
+from actorstore.intake import KEPT_REJECTIONS, Intake, Item, Lines
 from actorstore.keeper import Entry
 from actorstore.text import clean
 from actorstore.wire import SHOWN_CHARS, chunks, decode
@@ -48,15 +48,19 @@ def _is_event(item: Item) -> bool:
 
 def _of_lines(intake: Intake, lines: Lines) -> Entry:
     data, account, count, alike = lines
-    chunk = decode(data, intake.max_line_bytes, lines=count, alike=alike) if isinstance(data, bytes) else data
+    chunk = data
+    if isinstance(chunk, bytes):
+        told = KEPT_REJECTIONS if account.listener is None else None  # a connection that hears nothing
+        chunk = decode(chunk, intake.max_line_bytes, lines=count, alike=alike, told=told)
+    taken = account.taken
     rejections = [
-        msgspec.structs.replace(rejection, line=account.taken + (rejection.line or 0))
+        Rejection(rejection.reason, rejection.text, taken + (rejection.line or 0))
         for rejection in chunk.rejections
     ]
-    for rejection in rejections:
-        intake.reject(rejection)
+    if rejections:
+        intake.reject_lines(rejections, chunk.untold)
     account.taken += chunk.lines
-    return Entry(account, chunk.events, chunk.accepted, chunk.lines, rejections)
+    return Entry(account, chunk.events, chunk.accepted, chunk.lines, rejections, chunk.untold)
 
 
 def _of_events(intake: Intake, events: list[Event]) -> Entry:

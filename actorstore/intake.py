@@ -13,6 +13,7 @@ import os
 import threading
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple, TypeAlias
 
@@ -141,10 +142,21 @@ class Intake(Handover[Item]):
 
     def reject(self, rejection: Rejection) -> None:
         """Count a rejection, keep it for `stats()`, and log it, at most one a second."""
+        self.reject_lines([rejection])
+
+    def reject_lines(self, rejections: Sequence[Rejection], untold: int = 0) -> None:
+        """Count rejections, keep the last few for `stats()`, and log one a second at most.
+
+        Args:
+            rejections: One or more.
+            untold: How many there were besides.
+        """
+        count = len(rejections) + untold
+        rejection = rejections[0]
         with self._lock:
-            self.rejected += 1
-            self._rejections.append(rejection)
-            more = self._throttle.lets_through()
+            self.rejected += count
+            self._rejections.extend(rejections[-KEPT_REJECTIONS:])
+            more = self._throttle.lets_through(count)
             if more is None:
                 return
         place = "an event" if rejection.line is None else f"line {rejection.line}"

@@ -20,7 +20,7 @@ from actorstore.event import Event
 class Entry:
     """Events that were taken in together, and are applied once they are durable."""
 
-    __slots__ = ("account", "data", "events", "farewell", "lines", "rejections")
+    __slots__ = ("account", "data", "events", "farewell", "lines", "rejected", "rejections")
 
     def __init__(
         self,
@@ -29,6 +29,7 @@ class Entry:
         data: bytes,
         lines: int = 0,
         rejections: list[Rejection] | None = None,
+        untold: int = 0,
         *,
         farewell: bool = False,
     ) -> None:
@@ -37,6 +38,7 @@ class Entry:
         self.data = data  # the lines of the events, as they came
         self.lines = lines  # of the account: events, rejected and blank ones
         self.rejections = rejections or []
+        self.rejected = len(self.rejections) + untold  # lines that were refused
         self.farewell = farewell  # whether the producer of the account is forgotten
 
     def steps(self) -> tuple[Step, ...]:
@@ -46,7 +48,7 @@ class Entry:
             return (Count(NOBODY, 0, len(self.events), 0),) if self.events else ()
         if self.farewell:
             return (Farewell(producer),)
-        return (Count(producer, self.lines, len(self.events), len(self.rejections)),)
+        return (Count(producer, self.lines, len(self.events), self.rejected),)
 
 
 class Committed(NamedTuple):

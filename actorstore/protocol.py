@@ -15,7 +15,7 @@ are written.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -24,7 +24,16 @@ from msgspec import Meta
 from actorstore.answers import Rejection
 from actorstore.event import MAX_ID_BYTES, MAX_INT, explain
 from actorstore.text import clean
-from actorstore.wire import CHUNK_BYTES, MAX_LINE_BYTES, SHOWN_CHARS, are_alike, chunks, line_too_long, shown
+from actorstore.wire import (
+    BLANKS,
+    CHUNK_BYTES,
+    MAX_LINE_BYTES,
+    SHOWN_CHARS,
+    are_alike,
+    chunks,
+    line_too_long,
+    shown,
+)
 
 PROTOCOL: Final = 1
 """The version of the protocol."""
@@ -32,11 +41,11 @@ PROTOCOL: Final = 1
 MAX_CONTROL_BYTES: Final = CHUNK_BYTES
 """Longest control line; a longer line is one like any other."""
 
+LINES_AT_ONCE: Final = 1024
+"""How many lines go together at most: as many as a chunk has of events that say anything, and then some."""
+
 KEPT_BYTES: Final = 4 * SHOWN_CHARS
 """How much is kept of a line that is too long."""
-
-BLANKS: Final = b" \t\r\n"
-"""What says nothing around a line."""
 
 Number = Annotated[int, Meta(ge=0, le=MAX_INT)]
 ProducerId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
@@ -145,6 +154,7 @@ FromStore: TypeAlias = Welcome | Ack | Reject | Answer | Refusal
 # The store's end.
 
 _CONTROL = re.compile(rb'[ \t\r]*\{[ \t\r]*"(?:hello|bye|ask)"[ \t\r]*:')
+_NEXT_CONTROL = re.compile(b"\n" + _CONTROL.pattern)
 _KEYS: Final = (b'"ask"', b'"bye"', b'"hello"')
 _STARTS: Final = (b'{"ask"', b'{"bye"', b'{"hello"')
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -174,27 +184,33 @@ class StoreReader:
 
     def feed(self, data: bytes) -> list[FromClient]:
         """Take what was received, and return the messages that are whole now, in order."""
+        return list(self.read(data))
+
+    def read(self, data: bytes) -> Iterator[FromClient]:
+        """Take what was received, and return the messages one by one; all of them before more is read.
+
+        Much may be said in few bytes, so a reader that takes turns takes some messages at a time.
+        """
         if self._is_over:
-            return []
+            return
         end = data.rfind(b"\n") + 1
         if not end:
             self._keep(data)
-            return []
-        messages: list[FromClient] = []
+            return
         start = 0
         if self._dropped:
             start = data.find(b"\n") + 1
             self._drop(data[:start])
-            messages.append(self._too_long())
+            yield self._too_long()
         whole = bytes(self._tail) + data[start:end] if self._tail else data[start:end]
         self._tail.clear()
         for message in self._messages(whole):
-            messages.append(message)
             if isinstance(message, Violation):
                 self._is_over = True
-                return messages
+                yield message
+                return
+            yield message
         self._keep(data[end:])
-        return messages
 
     def _keep(self, data: bytes) -> None:
         """Keep the start of a line, and no more of one that is too long than is shown."""
@@ -224,29 +240,31 @@ class StoreReader:
     def _messages(self, whole: bytes) -> Iterator[FromClient]:
         for chunk in chunks(whole):
             lines = chunk.count(b"\n") if len(chunk) <= CHUNK_BYTES else 1
-            if self._is_open and have_no_control(chunk, lines):
-                yield Lines(chunk, lines, alike=True)
-            elif self._is_open and not may_hold_control(chunk):
-                yield Lines(chunk, lines)
-            else:
-                yield from self._line_by_line(chunk)
+            for piece in cut(Lines(chunk, lines), LINES_AT_ONCE):
+                if self._is_open and have_no_control(*piece[:2]):
+                    yield piece._replace(alike=True)
+                elif self._is_open and not may_hold_control(piece.data):
+                    yield piece
+                else:
+                    yield from self._line_by_line(piece.data)
 
     def _line_by_line(self, chunk: bytes) -> Iterator[FromClient]:
-        start = done = count = 0
-        while start < len(chunk):
+        """Return control lines, and the lines between them."""
+        done = 0
+        for start in _control_places(chunk):
             end = chunk.find(b"\n", start) + 1
             found = control(chunk[start:end])
             if found is None:
-                count += 1
-            else:
-                if count:
-                    yield Lines(chunk[done:start], count)
-                yield self._control(*found)
-                done, count = end, 0
+                continue
+            if start > done:
+                self._is_open = True
+                yield Lines(chunk[done:start], chunk.count(b"\n", done, start))
+            yield self._control(*found)
             self._is_open = True
-            start = end
-        if count:
-            yield Lines(chunk[done:], count)
+            done = end
+        self._is_open = True
+        if done < len(chunk):
+            yield Lines(chunk[done:], chunk.count(b"\n", done))
 
     def _control(self, name: str, value: msgspec.Raw) -> Hello | Bye | Ask | Violation:
         if name == "hello" and self._is_open:
@@ -288,6 +306,27 @@ def have_no_control(chunk: bytes, lines: int) -> bool:
 def may_hold_control(chunk: bytes) -> bool:
     """Whether some line of a chunk may be a control line."""
     return len(chunk) <= MAX_CONTROL_BYTES and any(key in chunk for key in _KEYS)
+
+
+def cut(lines: Lines, most: int) -> list[Lines]:
+    """Cut lines into pieces of so many lines at most."""
+    data, count, alike = lines
+    if count <= most:
+        return [lines]
+    middle = data.find(b"\n", len(data) // 2) + 1
+    if middle == len(data):  # a long line, after short ones
+        middle = data.rfind(b"\n", 0, len(data) - 1) + 1
+    before = data.count(b"\n", 0, middle)
+    first, second = Lines(data[:middle], before, alike), Lines(data[middle:], count - before, alike)
+    return cut(first, most) + cut(second, most)
+
+
+def _control_places(chunk: bytes) -> Iterator[int]:
+    """Return where lines begin that look like control lines."""
+    if _CONTROL.match(chunk):
+        yield 0
+    for found in _NEXT_CONTROL.finditer(chunk):
+        yield found.start() + 1
 
 
 def control(line: bytes) -> tuple[str, msgspec.Raw] | None:
@@ -426,9 +465,16 @@ def ack(lines: int, unknown: int = 0) -> bytes:
     return b'{"ack":{"lines":%d}}\n' % lines
 
 
-def reject(line: int, reason: str) -> bytes:
-    """Return the line that says why a line was refused."""
-    return _line("reject", Reject(line, reason))
+def rejects(rejections: Iterable[Rejection]) -> bytes:
+    """Return the lines that say why lines were refused; reasons that are the same one are encoded once."""
+    told: list[bytes] = []
+    last, reason = None, b""
+    for rejection in rejections:
+        if rejection.reason is not last:
+            last = rejection.reason
+            reason = msgspec.json.encode(last)
+        told.append(b'{"reject":{"line":%d,"reason":%s}}\n' % (rejection.line or 0, reason))
+    return b"".join(told)
 
 
 def answer(id: int, parts: Mapping[str, bytes]) -> bytes:

@@ -201,6 +201,10 @@ class Server:
         self._ask_for_room()
         return False
 
+    def when_applied(self, callback: Callable[[], None]) -> None:
+        """Run this in the loop once all that was handed over is applied."""
+        self.mailbox.send(lambda _: None, _Posted(self, lambda _: callback()), in_turn=True)
+
     def tell_actor(self, what: Callable[[StoreActor], object]) -> None:
         """Have the actor do something after all that was handed over; it may be gone."""
         with suppress(StoreClosedError):

@@ -228,7 +228,7 @@ class State:
         RUN_RULES[event.type](run, event, version)
 
     def take_changed(self) -> tuple[set[str], set[str]]:
-        """Return the runs whose units may have changed since the last call, and those with events of their own."""
+        """Return the runs with events of units since the last call, and those with events of their own."""
         taken = self._changed, self._turned
         if self._changed:
             self._changed = set()

@@ -19,7 +19,7 @@ class Later(NamedTuple):
     run: str | None
     """Of this run; `None`: of the one that started last."""
     change: Literal["any", "news", "turn"]
-    """Any change of the store; news: one that an update would hold; turn: one that is not of its units alone."""
+    """Any of the store; news: what an update would hold; turn: more than a change of units."""
 
 
 LATER: Final = Later(None, "any")

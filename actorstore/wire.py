@@ -11,9 +11,10 @@ Reading order: `chunks`, `decode` (the good case), `_decode_each`.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -41,6 +42,9 @@ CHUNK_BYTES: Final = 1 << 16
 MAX_LINE_BYTES: Final = 64 << 20
 """Longest line that is taken, unless the store was told otherwise."""
 
+BLANKS: Final = b" \t\r\n"
+"""What says nothing around a line."""
+
 SHOWN_CHARS: Final = 120
 """How much of a rejected line is shown."""
 
@@ -56,6 +60,13 @@ class Chunk(NamedTuple):
     """How many lines there were, blank ones included."""
     accepted: bytes = b""
     """The lines of the events, as they came."""
+    untold: int = 0
+    """How many more were refused before those in `rejections`, where only the last ones were asked for."""
+
+    @property
+    def rejected(self) -> int:
+        """How many lines were refused."""
+        return len(self.rejections) + self.untold
 
 
 class _NullableEvent(msgspec.Struct, gc=False):
@@ -74,6 +85,8 @@ class _NullableEvent(msgspec.Struct, gc=False):
 _decoder: Final = msgspec.json.Decoder(Event)
 _nullable: Final = msgspec.json.Decoder(_NullableEvent)
 _set: Final = msgspec.structs.force_setattr  # on events that nobody else has seen yet
+_REFUSING: Final = (msgspec.MsgspecError, UnicodeError, RecursionError, InvalidEventError)
+_Refused: TypeAlias = tuple[int, bytes, Exception | None]  # number and line, and why, where that is known
 _LONG: Final = MAX_ID_BYTES // 4  # characters; a shorter id fits whatever it is made of
 
 
@@ -108,16 +121,20 @@ def decode_line(line: bytes) -> Event:
 def decode_recorded(line: bytes) -> Event:
     """Decode one line of a journal, which may be older than the check of times; else as `decode_line`."""
     try:
-        if not line.isascii():
-            line.decode()
-        try:
-            event = _decoder.decode(line)
-        except msgspec.ValidationError:
-            if b"null" not in line:
-                raise
-            event = _without_nulls(_nullable.decode(line))
+        return _decode_line(line)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise InvalidEventError(_other_encoding(line) or explain(error)) from None
+
+
+def _decode_line(line: bytes) -> Event:
+    if not line.isascii():
+        line.decode()
+    try:
+        event = _decoder.decode(line)
+    except msgspec.ValidationError:
+        if b"null" not in line:
+            raise
+        event = _without_nulls(_nullable.decode(line))
     check_text(event)
     _set(event, "payload", read_payload(event))
     return event
@@ -138,7 +155,12 @@ def are_alike(chunk: bytes, lines: int) -> bool:
 
 
 def decode(
-    chunk: bytes, max_line_bytes: int = MAX_LINE_BYTES, *, lines: int = 0, alike: bool = False
+    chunk: bytes,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    *,
+    lines: int = 0,
+    alike: bool = False,
+    told: int | None = None,
 ) -> Chunk:
     """Decode a chunk in one go where it is plainly good, and line by line where it is not.
 
@@ -149,13 +171,15 @@ def decode(
         max_line_bytes: Longest line that is taken.
         lines: How many lines there are, where the caller has counted them.
         alike: Whether the caller has found that they `are_alike`.
+        told: How many rejections are described, the last ones; `None` for all of them. Saying
+            why a line is refused costs more than finding that it is.
     """
     if not chunk.endswith(b"\n"):
         chunk += b"\n"
     if not lines:
         lines = 1 if chunk.find(b"\n") == len(chunk) - 1 else chunk.count(b"\n")
     if len(chunk) > max_line_bytes:
-        return _decode_each(chunk, lines, max_line_bytes)
+        return _decode_each(chunk, lines, max_line_bytes, told)
     try:
         try:
             events = _decoder.decode_lines(chunk)
@@ -171,26 +195,63 @@ def decode(
             for event in [event for event in events if event.payload is not ABSENT]:
                 _set(event, "payload", read_payload(event))
             return Chunk(events, [], lines, chunk)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, InvalidEventError):
+    except _REFUSING:
         pass
-    return _decode_each(chunk, lines, max_line_bytes)
+    return _decode_each(chunk, lines, max_line_bytes, told)
 
 
-def _decode_each(chunk: bytes, lines: int, max_line_bytes: int) -> Chunk:
+def _decode_each(chunk: bytes, lines: int, max_line_bytes: int, told: int | None) -> Chunk:
+    """Decode line by line; a line that is no object, or equal to a refused one before it, costs least."""
+    if not chunk.strip(BLANKS):
+        return Chunk([], [], lines)
     events: list[Event] = []
     accepted: list[bytes] = []
-    rejections: list[Rejection] = []
+    refused: deque[_Refused] = deque(maxlen=told)
+    count, last, why = 0, b"\n", None
     for number, line in enumerate(chunk.split(b"\n")[:-1], 1):
-        if not line.strip(b" \t\r"):
-            continue
-        try:
-            if len(line) >= max_line_bytes:
-                raise InvalidEventError(line_too_long(len(line) + 1, max_line_bytes))
-            events.append(decode_line(line))
-            accepted += line, b"\n"
-        except InvalidEventError as error:
-            rejections.append(Rejection(clean(error.reason, SHOWN_CHARS), shown(line), number))
-    return Chunk(events, rejections, lines, b"".join(accepted))
+        if line != last:
+            begins = line[:1] if line[:1] == b"{" else line.strip(BLANKS)[:1]
+            if not begins:
+                continue
+            why = None
+            if begins == b"{" and len(line) < max_line_bytes:
+                try:
+                    event = _decode_line(line)
+                    check_time(event)
+                    events.append(event)
+                    accepted += line, b"\n"
+                    continue
+                except _REFUSING as error:
+                    why = error.with_traceback(None)  # or it would hold on to all of this
+            last = line
+        count += 1
+        refused.append((number, line, why))
+    rejections = _described(refused, max_line_bytes)
+    return Chunk(events, rejections, lines, b"".join(accepted), count - len(rejections))
+
+
+def _described(refused: Iterable[_Refused], max_line_bytes: int) -> list[Rejection]:
+    """Say why lines are refused; equal ones that follow each other share the words."""
+    rejections: list[Rejection] = []
+    last, reason, text = b"\n", "", ""
+    for number, line, why in refused:
+        if line != last:
+            last = line
+            reason, text = clean(_reason(line, why, max_line_bytes), SHOWN_CHARS), shown(line)
+        rejections.append(Rejection(reason, text, number))
+    return rejections
+
+
+def _reason(line: bytes, why: Exception | None, max_line_bytes: int) -> str:
+    if why is None and len(line) >= max_line_bytes:
+        return line_too_long(len(line) + 1, max_line_bytes)
+    try:
+        if why is None:
+            _decode_line(line)  # which is no object
+    except _REFUSING as error:
+        why = error
+    assert why is not None
+    return why.reason if isinstance(why, InvalidEventError) else _other_encoding(line) or explain(why)
 
 
 def line_too_long(size: int, limit: int) -> str:

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from actorstore.answers import Rejection
 from actorstore.event import MAX_ID_BYTES, MAX_INT
 from actorstore.protocol import (
+    LINES_AT_ONCE,
     MAX_CONTROL_BYTES,
     PROTOCOL,
     Ack,
@@ -40,7 +42,7 @@ from actorstore.protocol import (
     hello,
     may_hold_control,
     refusal,
-    reject,
+    rejects,
     sendable,
     welcome,
 )
@@ -119,6 +121,27 @@ def one_by_one(data: bytes) -> Iterator[bytes]:
 
 
 # Every split.
+
+
+def test_what_is_read_at_once_comes_in_messages_of_some_lines_each() -> None:
+    """Short lines are many: who takes turns between connections takes some of them at a time."""
+    said = {b"x\n", b"\n", b'"ask"\n', b'{"ask":\n', b'{"type":"a"}\n', b"x\n" * 500 + b"y" * 70_000 + b"\n"}
+    for part in said:
+        data = part * 5000
+        reader = StoreReader()
+        lines = 0
+        for message in reader.read(data):
+            assert isinstance(message, Lines)
+            assert message.data.count(b"\n") == message.lines <= LINES_AT_ONCE
+            lines += message.lines
+        assert lines == data.count(b"\n")
+
+
+def test_messages_are_read_as_they_are_taken_and_nothing_is_read_twice() -> None:
+    reader = StoreReader()
+    coming = reader.read(HELLO + ask(Ask(1, "stats")) + EVENT * 3 + EVENT[:5])
+    assert [type(message) for message in coming] == [Hello, Ask, Lines]
+    assert [message.lines for message in reader.read(EVENT[5:]) if isinstance(message, Lines)] == [1]
 
 
 def test_a_session_says_what_was_written():
@@ -539,7 +562,7 @@ SAID: list[tuple[bytes, FromStore]] = [
     (ack(0), Ack(0)),
     (ack(MAX_INT), Ack(MAX_INT)),
     (ack(5, MAX_INT), Ack(5, MAX_INT)),
-    (reject(7, 'a "quoted" é\nreason'), Reject(7, 'a "quoted" é\nreason')),
+    (rejects([Rejection('a "quoted" é\nreason', "", 7)]), Reject(7, 'a "quoted" é\nreason')),
     (answer(7, {"graph": b"null"}), Answer(7, {"graph": msgspec.Raw(b"null")})),
     (
         answer(0, {"cursor": b'"c"', "snapshot": b'{"id":1}'}),

@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from actorstore import Store, StoreActor, StoreFailedError
-from actorstore.connection import MAX_OPEN_QUESTIONS, UNTOLD_LINES
+from actorstore.connection import LINE_BYTES, MAX_OPEN_QUESTIONS, UNTOLD_LINES, WARY_LINES
+from actorstore.handover import MAX_BYTES
+from actorstore.intake import Lines
+from actorstore.protocol import LINES_AT_ONCE
 from tests.builders import (
     chain,
     diamond,
@@ -292,6 +295,59 @@ def test_one_that_said_no_more_and_is_gone_is_not_waited_for(store: Store, raw: 
     wait_until(lambda: open_questions(store) == 0)
 
 
+# Those whose lines are refused.
+
+
+def flooded(store: Store, producer: Raw, said: bytes) -> int:
+    """Have a producer write until it is not read any more, and return how many lines lie before the actor."""
+    with held(store):
+        assert results([spawn(producer.fill, said)])[0] > 200_000
+        return sum(item.lines for item in store._intake.items if isinstance(item, Lines))
+
+
+@pytest.mark.parametrize("said", [b"x\n", b"garbage\n", b'{"type":1}\n', b"{}\n" + GOOD])
+def test_lines_that_are_refused_wait_in_their_connection_and_not_before_those_of_others(
+    store: Store, raw: Connect, said: bytes
+) -> None:
+    producer = raw().send(GOOD + said)
+    wait_until(lambda: store.stats().rejected == 1)
+    assert flooded(store, producer, said * 100_000) <= WARY_LINES
+
+
+def test_lines_of_which_nothing_is_known_are_looked_at_before_more_are_taken(
+    store: Store, raw: Connect
+) -> None:
+    assert flooded(store, raw(), GOOD * 100_000) <= WARY_LINES
+
+
+@pytest.mark.parametrize("said", [b"\n", b'{"type":"a"}\n'])
+def test_short_lines_take_the_room_that_looking_at_them_takes(
+    store: Store, raw: Connect, said: bytes
+) -> None:
+    producer = raw()
+    for number in (1, 2, 3):
+        producer.send(GOOD)
+        wait_until(lambda: store.stats().accepted == number)
+    assert flooded(store, producer, said * 1_000_000) <= MAX_BYTES // LINE_BYTES + LINES_AT_ONCE
+
+
+def test_one_that_writes_good_lines_again_is_trusted_again(store: Store, raw: Connect) -> None:
+    producer = raw().send(BAD * 1000 + GOOD * 1000 + b"\n")
+    wait_until(lambda: store.stats().accepted == 1000)
+    assert flooded(store, producer, GOOD * 100_000) > WARY_LINES
+
+
+def test_all_lines_of_one_whose_lines_are_refused_are_counted_and_the_last_are_shown(
+    store: Store, raw: Connect
+) -> None:
+    said = [b"bad %d\n" % number if number % 3 else GOOD for number in range(1, 30_001)]
+    raw().send(b"".join(said)).half_close()
+    wait_until(lambda: store.stats().accepted == 10_000)
+    wait_until(lambda: store.stats().rejected == 20_000)
+    assert [rejection.line for rejection in store.stats().rejections][-2:] == [29_998, 29_999]
+    assert store.stats().rejections[-1].text == "bad 29999"
+
+
 # Questions.
 
 
@@ -445,12 +501,13 @@ def test_a_second_holder_of_an_id_supersedes_the_first_after_its_lines(store: St
 def test_one_that_is_superseded_while_much_of_it_is_unacked_is_let_go(store: Store, raw: Connect) -> None:
     first = raw()
     first.hello("p")
+    first.send(GOOD * 2 * WARY_LINES).acked(2 * WARY_LINES)
     with held(store):
         first.send(b"\n" * (12 * UNTOLD_LINES))
         wait_until(lambda: lying(store) >= 1)
         second = raw().say(hello={"protocol": 1, "producer": "p"})
         assert codes(first.rest()) == ["superseded"]
-    assert UNTOLD_LINES <= second.read()["welcome"]["lines"] < 12 * UNTOLD_LINES
+    assert MAX_BYTES // LINE_BYTES <= second.read()["welcome"]["lines"] < 12 * UNTOLD_LINES
     second.close()
     wait_until(lambda: not store.snapshot().connected)
 
@@ -571,6 +628,7 @@ def test_all_who_wait_for_room_are_let_in_wherever_they_are(store: Store, raw: C
     producers = [raw() for _ in range(4)]
     for number, producer in enumerate(producers):
         producer.hello(f"p{number}")
+        producer.send(GOOD * 2 * WARY_LINES).acked(2 * WARY_LINES)
     with held(store):
         writing = [spawn(producer.send, data) for producer in producers]
         here = [spawn(store.handle_lines, data) for _ in range(2)]
@@ -578,13 +636,17 @@ def test_all_who_wait_for_room_are_let_in_wherever_they_are(store: Store, raw: C
     results(here)
     results(writing)
     for producer in producers:
-        producer.acked(20_000)
-    assert store.stats().accepted == 6 * 20_000
+        producer.acked(2 * WARY_LINES + 20_000)
+    assert store.stats().accepted == 6 * 20_000 + len(producers) * 2 * WARY_LINES
 
 
 def test_the_order_of_each_producer_is_kept_however_they_wait(store: Store, raw: Connect) -> None:
     store.handle_event(orch_started(units("a", "b")))
     producers = {unit: raw() for unit in ("a", "b")}
+    for producer in producers.values():
+        producer.hello()
+        producer.send(GOOD * 2 * WARY_LINES).acked(2 * WARY_LINES)
+    taken = store.stats().accepted
     with held(store):
         writing = [
             spawn(producer.send, b"".join(line(task_started(unit, task)) for task in range(1, 20_001)))
@@ -592,7 +654,7 @@ def test_the_order_of_each_producer_is_kept_however_they_wait(store: Store, raw:
         ]
         wait_until(lambda: waiting_producers(store) == 1)
     results(writing)
-    wait_until(lambda: store.stats().accepted == 40_001)
+    wait_until(lambda: store.stats().accepted == taken + 40_000)
     assert [unit.current_task for unit in store.snapshot().units] == [20_000, 20_000]
 
 

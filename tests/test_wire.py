@@ -842,3 +842,37 @@ def test_bytes_that_were_tampered_with_come_out_of_chunks_as_each_line_does_alon
 @given(st.binary(max_size=200), SIZES)
 def test_any_bytes_at_all_come_out_as_reasons(data: bytes, size: int):
     check(data, size)
+
+
+# What it costs to refuse.
+
+
+def test_the_last_rejections_alone_are_described_where_no_more_are_asked_for() -> None:
+    data = line(FIRST) + b"".join(b"bad %d\n" % number for number in range(100)) + b"\n" + line(LAST)
+    chunk = decode(data, told=3)
+    assert chunk.events == [FIRST, LAST]
+    assert (chunk.lines, chunk.rejected, chunk.untold) == (103, 100, 97)
+    assert chunk.rejections == decode(data).rejections[-3:]
+
+
+@pytest.mark.parametrize("bad", [b"x\n", b"garbage\n", b'{"type":1}\n', b"{}\n", b'  "a"\n', b"\xff\n"])
+def test_equal_lines_are_refused_for_one_reason_that_is_found_once(bad: bytes) -> None:
+    with patch.object(wire, "explain", side_effect=wire.explain) as explained:
+        chunk = decode(bad * 1000 + line(FIRST) + b"\n")
+    assert explained.call_count <= 1
+    assert [rejection.line for rejection in chunk.rejections] == list(range(1, 1001))
+    assert len(set(chunk.rejections)) == 1000
+    assert {rejection.reason for rejection in chunk.rejections} == {decode(bad).rejections[0].reason}
+    assert chunk.events == [FIRST]
+
+
+def test_a_line_that_is_no_object_is_refused_without_being_decoded() -> None:
+    data = b"".join(b"%d\n" % number for number in range(1000))
+    with patch.object(wire, "_decode_line", side_effect=wire._decode_line) as decoded:
+        assert decode(data, told=16).rejected == 1000
+    assert decoded.call_count <= 16
+
+
+def test_blank_lines_are_counted_at_once() -> None:
+    with patch.object(wire, "_decode_line", side_effect=AssertionError):
+        assert decode(b"\n \t\r\n" * 1000) == Chunk([], [], 2000)
