@@ -15,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
 from actorstore.account import Account
-from actorstore.answers import Rejection, StoreStats, Update
-from actorstore.errors import ActorStoreError, NoJournalError
+from actorstore.answers import Rejection
+from actorstore.asking import Asking
+from actorstore.errors import ActorStoreError
 from actorstore.intake import Lines as HandedOver
 from actorstore.logs import say
 from actorstore.protocol import (
@@ -36,23 +37,17 @@ from actorstore.protocol import (
     Violation,
     Welcome,
     ack,
-    answer,
     cut,
     error,
-    refusal,
     rejects,
     welcome,
 )
-from actorstore.questions import KINDS, Asked, refused, takes_long
-from actorstore.text import clean
+from actorstore.questions import refused
 from actorstore.wire import CHUNK_BYTES, Chunk, decode
 
 if TYPE_CHECKING:
     from actorstore.actor import Welcomed
     from actorstore.server import Server
-
-MAX_OPEN_QUESTIONS: Final = 1024
-"""How many questions of one connection may be open."""
 
 UNTOLD_LINES: Final = 16_384
 """How many lines of one connection may wait to be told of, each of which may be refused."""
@@ -90,6 +85,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_account",
         "_acked",
+        "_asking",
         "_awaits_ack",
         "_choked",
         "_coming",
@@ -104,7 +100,6 @@ class Connection(asyncio.Protocol):
         "_outbox",
         "_paused",
         "_put",
-        "_questions",
         "_reader",
         "_refused",
         "_server",
@@ -119,8 +114,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._inbox: deque[FromClient] = deque()
         self._coming: Iterator[FromClient] = iter(())  # what was said behind that
-        self._outbox: deque[bytes | Callable[[], bytes]] | None = None  # what waits until the other end reads
-        self._questions: dict[int, Asked] = {}
+        self._outbox: deque[bytes] | None = None  # what waits until the other end reads
+        self._asking: Asking | None = None  # its questions
         self._account = Account()
         self._put = 0  # lines given to the actor since the connection began
         self._acked = 0  # of those
@@ -182,8 +177,8 @@ class Connection(asyncio.Protocol):
             self._server.part(self._transport)
         self._transport = None
         self._outbox = None
-        for asked in list(self._questions.values()):
-            asked.forget()
+        if self._asking is not None:
+            self._asking.close()
         self.work()
 
     def pause_writing(self) -> None:
@@ -195,8 +190,9 @@ class Connection(asyncio.Protocol):
         """The other end reads again."""
         self._choked = False
         while self._outbox and not self._choked and self._transport is not None:
-            line = self._outbox.popleft()
-            self._transport.write(line if isinstance(line, bytes) else line())
+            self._transport.write(self._outbox.popleft())
+        if self._asking is not None:
+            self._asking.go_on()
         self.work()
 
     # What was said.
@@ -272,7 +268,7 @@ class Connection(asyncio.Protocol):
             return False
         if len(lines.data) > CHUNK_BYTES:
             self._held = True
-            self._server.in_background(
+            self._server.decode(
                 self,
                 lambda: decode(lines.data, self._server.intake.max_line_bytes),
                 lambda chunk: self._decoded(cast(Chunk, chunk), len(lines.data)),
@@ -317,48 +313,9 @@ class Connection(asyncio.Protocol):
         self._put += lines
 
     def _ask(self, ask: Ask) -> None:
-        if ask.what == "forget":
-            asked = self._questions.get(ask.id)
-            if asked is not None:
-                asked.forget()
-            return
-        if ask.what not in KINDS:
-            what = clean(ask.what, 80)
-            self._write(
-                refusal(ask.id, Refusal("unknown_question", f"{what!r}: the store knows {', '.join(KINDS)}"))
-            )
-        elif ask.id in self._questions:
-            self._write(refusal(ask.id, Refusal("duplicate_id", f"question {ask.id} is open already")))
-        elif len(self._questions) >= MAX_OPEN_QUESTIONS:
-            text = f"{MAX_OPEN_QUESTIONS} questions are open on this connection"
-            self._write(refusal(ask.id, Refusal("too_many_questions", text)))
-        elif (kept := self._kept(ask)) is not None:
-            self._write(answer(ask.id, KINDS["snapshot"].encode(kept)))
-        elif ask.at is not None:
-            self._look_back(ask)
-        else:
-            self._questions[ask.id] = asked = Asked(self, self._server, ask)
-            self._server.mailbox.send(asked.ask, asked)
-
-    def _look_back(self, ask: Ask) -> None:
-        past = self._server.past
-        if ask.what != "snapshot":
-            self._write(
-                refusal(ask.id, Refusal("unknown_question", f"{ask.what}: only a snapshot has an `at`"))
-            )
-        elif past is None:
-            self._write(refusal(ask.id, refused(NoJournalError())))
-        else:
-            self._questions[ask.id] = asked = Asked(self, self._server, ask)
-            self._server.look_back(asked, past)
-
-    def _kept(self, ask: Ask) -> Update | None:
-        """Return the answer that still holds from the last time, where it is known without the actor."""
-        if ask.what != "snapshot" or not ask.since or ask.at is not None:
-            return None
-        if any(asked.question.what == "connected" for asked in self._questions.values()):
-            return None
-        return self._server.mailbox.kept_update(ask.run, ask.since)
+        if self._asking is None:
+            self._asking = Asking(self, self._server)
+        self._asking.ask(ask)
 
     def _say_bye(self) -> None:
         self._ended = True
@@ -374,7 +331,7 @@ class Connection(asyncio.Protocol):
         self._put = self._acked = self._judged = told.lines
         self._refused = told.rejected
         counts = told.rejected, told.unknown_units
-        self._write(welcome(Welcome(told.store, told.lines, told.version, *counts)))
+        self.write(welcome(Welcome(told.store, told.lines, told.version, *counts)))
         self.go_on()
 
     def hear(self, lines: int, rejections: Sequence[Rejection], unknown_units: int) -> None:
@@ -383,49 +340,25 @@ class Connection(asyncio.Protocol):
 
     def _tell(self, lines: int, rejections: Sequence[Rejection], unknown_units: int) -> None:
         self._acked = lines
-        self._write(rejects(rejections) + ack(lines, unknown_units))
+        self.write(rejects(rejections) + ack(lines, unknown_units))
         if self._awaits_ack:
             self._awaits_ack = False
             self.go_on()
         elif self._ended:
             self._end()
 
-    def answered(self, asked: Asked, value: object) -> None:
-        """Write the answer to a question, and encode it elsewhere where that takes long."""
-        if self._questions.get(asked.question.id) is not asked:
-            return
-        if isinstance(value, StoreStats):
-            value = self._server.add_to(value)
-        if takes_long(value):
-            self._server.in_background(
-                self,
-                lambda: asked.encode(value),
-                lambda line: self._write_answer(asked, lambda: cast(bytes, line)),
-            )
-        else:
-            self._write_answer(asked, lambda: asked.encode(value))
+    @property
+    def is_choked(self) -> bool:
+        """Whether the other end does not read what it is told."""
+        return self._choked
 
-    def refuse(self, asked: Asked, reason: BaseException) -> None:
-        """Say why a question has no answer."""
-        if self._questions.get(asked.question.id) is asked:
-            self._write_answer(asked, lambda: refusal(asked.question.id, refused(reason)))
+    def has_answered(self) -> None:
+        """Close the connection where this was the last that it waited for."""
+        if self._ended:
+            self._end()
 
-    def _write_answer(self, asked: Asked, line: Callable[[], bytes]) -> None:
-        """Write an answer once the other end reads, so that none lies here as bytes."""
-        if self._questions.get(asked.question.id) is asked:
-            del self._questions[asked.question.id]
-            if self._choked:
-                self._put_off(line)
-            else:
-                self._write(line())
-            if self._ended:
-                self._end()
-
-    def forget(self, asked: Asked) -> None:
-        """Forget a question."""
-        self._questions.pop(asked.question.id, None)
-
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Write something once the other end reads."""
         if self._transport is None or self._gone:
             return
         if self._choked:
@@ -433,7 +366,7 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(data)
 
-    def _put_off(self, line: bytes | Callable[[], bytes]) -> None:
+    def _put_off(self, line: bytes) -> None:
         if self._outbox is None:
             self._outbox = deque()
         self._outbox.append(line)
@@ -483,10 +416,9 @@ class Connection(asyncio.Protocol):
         self._drop_rest()
         if self._transport is not None and not self._gone:
             if self._reader.says_hello or reason.code not in ("closed", "superseded"):
-                self._write(error(reason))
-            for line in self._outbox or ():
-                if isinstance(line, bytes):  # answers may be asked for again, and may be large
-                    self._transport.write(line)
+                self.write(error(reason))
+            for line in self._outbox or ():  # no answers: they may be asked for again, and may be large
+                self._transport.write(line)
             self._hang_up(self._transport)
 
     def _end(self) -> None:
@@ -496,7 +428,7 @@ class Connection(asyncio.Protocol):
         if self._feeds:
             self._feeds = False
             self._server.tell_actor(lambda actor: actor.feed_ends())
-        waits = self._questions or (self._reader.says_hello and self._acked < self._put)
+        waits = self._asking or (self._reader.says_hello and self._acked < self._put)
         if self._transport is not None and not self._gone and not waits and not self._outbox:
             self._hang_up(self._transport)
         if self._gone:

@@ -55,38 +55,56 @@ class Past:
         self._writer = writer
         self._is_busy = is_busy
 
-    def snapshot(self, run: str | None, at: int, timeout: float | None = None) -> StateSnapshot:
+    def snapshot(
+        self,
+        run: str | None,
+        at: int,
+        timeout: float | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> StateSnapshot:
         """Return a run as it was when the store had accepted so many events; `connected` is false.
+
+        Args:
+            run: Id of the run; `None` for the one that started last.
+            at: The version.
+            timeout: Seconds that it may take.
+            is_wanted: Whether somebody still waits for it.
 
         Raises:
             VersionGoneError: The journal does not hold that version.
             UnknownRunError: There was no such run.
-            StoreTimeoutError: It took longer than this.
+            StoreTimeoutError: It took longer than this, or nobody waits any more.
             JournalDamagedError: The journal does not hold what was written into it.
             StoreClosedError: The store is closed.
         """
         until = None if timeout is None else time.monotonic() + timeout
+
+        def check() -> None:
+            if (until is not None and time.monotonic() >= until) or not is_wanted():
+                raise StoreTimeoutError(timeout or 0, 0)
+
         try:
-            fold = self._begin(at)
+            check()
+            fold = self._begin(at, check)
             for _ in self._fold(fold, at):
-                if until is not None and time.monotonic() >= until:
-                    raise StoreTimeoutError(timeout or 0, 0)
+                check()
         except JournalDamagedError:
             self._writer.ask(lambda journal: _check(journal, at))  # it may have been cut off meanwhile
             raise
         return fold.state.snapshot(run)
 
-    def _begin(self, at: int) -> Fold:
+    def _begin(self, at: int, check: Callable[[], None]) -> Fold:
         """Return what to begin with: the newest checkpoint before the version that is whole, or nothing."""
         for checkpoint in self._writer.ask(lambda journal: _before(journal, at)):
             with suppress(JournalDamagedError):
                 parts = self._writer.ask(partial(Journal.parts, checkpoint=checkpoint))
-                return at_checkpoint(self.path, checkpoint, self._read(parts))
+                return at_checkpoint(self.path, checkpoint, self._read(parts, check))
         return self._writer.ask(at_start)
 
-    def _read(self, parts: Iterator[bytes]) -> Iterator[bytes]:
+    def _read(self, parts: Iterator[bytes], check: Callable[[], None]) -> Iterator[bytes]:
         while (part := self._writer.ask(lambda _: next(parts, None))) is not None:
             yield part
+            check()
             self._rest()
 
     def _fold(self, fold: Fold, at: int) -> Iterator[None]:

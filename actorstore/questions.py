@@ -26,7 +26,7 @@ from actorstore.run import Draft, GraphParts
 from actorstore.waiting import Later
 
 if TYPE_CHECKING:
-    from actorstore.connection import Connection
+    from actorstore.asking import Asking
     from actorstore.server import Server
 
 
@@ -37,6 +37,8 @@ class Kind(NamedTuple):
     """Asks the actor, in its thread; may return a `Later`."""
     encode: Callable[[object], dict[str, bytes]]
     """Turns the answer into JSON, by name."""
+    waits: bool = False
+    """Whether it may take for ever until there is an answer."""
 
 
 def _cursor(ask: Ask) -> Cursor | None:
@@ -78,9 +80,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     "runs": Kind(lambda actor, _: actor.runs(), lambda runs: {"runs": msgspec.json.encode(runs)}),
     "stats": Kind(lambda actor, _: actor.stats(), lambda stats: {"stats": msgspec.json.encode(stats)}),
     "update": Kind(lambda actor, ask: actor.draft(ask.run, _cursor(ask)), _update),
-    "next": Kind(_next, _update),
+    "next": Kind(_next, _update, waits=True),
     "wait": Kind(
-        lambda actor, ask: actor.ended(ask.run), lambda run: {"snapshot": cast(StateSnapshot, run).json()}
+        lambda actor, ask: actor.ended(ask.run),
+        lambda run: {"snapshot": cast(StateSnapshot, run).json()},
+        waits=True,
     ),
     "connected": Kind(_connect, lambda connected: {"connected": msgspec.json.encode(connected)}),
 }
@@ -119,41 +123,53 @@ def refused(error: BaseException) -> Refusal:
             return Refusal("internal", f"{type(error).__name__}: {error}")
 
 
+TURN_COMES: Final = object()
+"""What is answered where there is an answer and no place for it: the question is asked again in its turn."""
+
+
 class Asked:
     """A question on its way: the receiver of its answer.
 
     Args:
-        connection: Who asked.
+        asking: The questions of the connection.
         server: Its server.
         question: What was asked.
     """
 
-    __slots__ = ("_connection", "_kind", "_server", "question")
+    __slots__ = ("_asking", "_kind", "_server", "has_place", "is_open", "question")
 
-    def __init__(self, connection: Connection, server: Server, question: Ask) -> None:
-        self._connection = connection
+    def __init__(self, asking: Asking, server: Server, question: Ask) -> None:
+        self._asking = asking
         self._server = server
         self._kind = KINDS[question.what]
         self.question = question
+        self.is_open = True  # whether somebody waits for the answer
+        self.has_place = False
 
     def ask(self, actor: object) -> object:
-        """Ask the actor."""
-        return self._kind.ask(actor, self.question)  # type: ignore[arg-type]
+        """Ask the actor; called in its thread."""
+        if not self.is_open:
+            return None
+        if not self._asking.take_place(self):
+            return TURN_COMES
+        answer = self._kind.ask(actor, self.question)  # type: ignore[arg-type]
+        if isinstance(answer, Later):
+            self._asking.give_back(self)
+        return answer
 
     def encode(self, value: object) -> bytes:
         """Return the line that answers the question."""
         return answer(self.question.id, self._kind.encode(value))
 
+    def encode_if_open(self, value: object) -> bytes:
+        """Return that line, or nothing where nobody waits for it any more."""
+        return self.encode(value) if self.is_open else b""
+
     def set(self, value: object) -> bool:
         """Hand the answer over to the loop; called by the actor."""
-        self._server.post(lambda: self._connection.answered(self, value))
+        self._server.post(lambda: self._asking.answered(self, value))
         return False
 
     def fail(self, error: BaseException) -> None:
         """Hand an error over to the loop; called by the actor."""
-        self._server.post(lambda: self._connection.refuse(self, error))
-
-    def forget(self) -> None:
-        """Have nobody answer any more."""
-        self._connection.forget(self)
-        self._server.mailbox.forget(self)
+        self._server.post(lambda: self._asking.refuse(self, error))

@@ -89,7 +89,8 @@ class Server:
         self._is_admitting = False
         self._posted: deque[Callable[[], None]] = deque()
         self._is_awake = False
-        self._background = ThreadPoolExecutor(1, "StoreServer-background")  # one at a time: all hold the GIL
+        self._decoders = ThreadPoolExecutor(1, "StoreServer-lines")  # one at a time: all hold the GIL
+        self._encoders = ThreadPoolExecutor(1, "StoreServer-answers")
         self._historian = ThreadPoolExecutor(1, "StoreServer-past")  # who is slow, and rests most of the time
         self._is_closing = False
         self.ended = Latch()  # once nobody is connected any more, and no file left
@@ -136,7 +137,8 @@ class Server:
         try:
             self._loop.run_forever()
         finally:
-            self._background.shutdown(cancel_futures=True)
+            self._decoders.shutdown(cancel_futures=True)
+            self._encoders.shutdown(cancel_futures=True)
             self._historian.shutdown(wait=False, cancel_futures=True)
             self._loop.close()
             _servers.discard(self)  # or a forked child would let go of descriptors that are others' by now
@@ -210,10 +212,27 @@ class Server:
         with suppress(StoreClosedError):
             self.mailbox.send(what, _NOBODY, in_turn=True)
 
-    def in_background(
-        self, connection: Connection, work: Callable[[], object], then: Callable[[Any], None]
+    def decode(self, connection: Connection, work: Callable[[], object], then: Callable[[Any], None]) -> None:
+        """Decode a long line in another thread, and go on with what comes of it.
+
+        Each connection has one at a time, so they take turns.
+        """
+        self._do_beside(self._decoders, connection, work, then)
+
+    def encode(self, connection: Connection, work: Callable[[], object], then: Callable[[Any], None]) -> None:
+        """Encode a large answer in another thread, where no line waits behind it, and go on with it.
+
+        Each connection has one at a time, so they take turns.
+        """
+        self._do_beside(self._encoders, connection, work, then)
+
+    def _do_beside(
+        self,
+        threads: ThreadPoolExecutor,
+        connection: Connection,
+        work: Callable[[], object],
+        then: Callable[[Any], None],
     ) -> None:
-        """Do in another thread what takes long for a connection, and go on with what it returns."""
         if self._is_closing:
             then(work())
             return
@@ -228,14 +247,18 @@ class Server:
             else:
                 self.post(lambda: then(result))
 
-        self._background.submit(run)
+        threads.submit(run)
 
     def look_back(self, asked: Asked, past: Past) -> None:
-        """Answer a question about the past, after all that was handed over, and when its turn comes."""
+        """Answer a question about the past, after all that was handed over, and when its turn comes.
+
+        Each connection has one at a time, so they take turns.
+        """
 
         def run() -> None:
             try:
-                asked.set(past.snapshot(asked.question.run, asked.question.at or 0))
+                run, at = asked.question.run, asked.question.at
+                asked.set(past.snapshot(run, at or 0, is_wanted=lambda: asked.is_open))
             except BaseException as error:
                 asked.fail(error)
 

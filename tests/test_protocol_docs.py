@@ -19,7 +19,8 @@ import pytest
 
 from actorstore import Store
 from actorstore.address import MAX_PATH_BYTES
-from actorstore.connection import MAX_OPEN_QUESTIONS
+from actorstore.asking import MAX_OPEN_QUESTIONS, PLACES
+from actorstore.connection import LINE_BYTES, WARY_LINES
 from actorstore.event import MAX_ID_BYTES
 from actorstore.handover import MAX_BYTES, MAX_ITEMS
 from actorstore.handshake import RETRIED
@@ -136,7 +137,7 @@ def codes(kind: str, *modules: str) -> set[str]:
 
 
 def test_the_table_of_errors_of_questions_has_every_code():
-    assert set(tables(section("Errors"))[0]) == codes("Refusal", "questions", "connection")
+    assert set(tables(section("Errors"))[0]) == codes("Refusal", "questions", "asking")
 
 
 def test_the_table_of_errors_of_connections_has_every_code_and_says_which_may_be_tried_again():
@@ -157,6 +158,9 @@ def test_the_table_of_limits_has_the_limits():
     assert f"{MAX_ID_BYTES:,} bytes" in documented[2][0]
     assert documented[4][0] == f"{MAX_OPEN_QUESTIONS:,}"
     assert f"{MAX_ITEMS:,} chunks or {MAX_BYTES >> 10} KiB" in documented[5][0]
+    assert f"counts as {LINE_BYTES} bytes at least" in documented[5][0]
+    assert documented[6][0] == f"{WARY_LINES}"
+    assert documented[7][0] == f"{PLACES}; of the past 1"
     assert f"at most {MAX_PATH_BYTES} bytes" in section("Transport")
     assert f"version {PROTOCOL}." in PAGE
 

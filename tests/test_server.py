@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from actorstore import Store, StoreActor, StoreFailedError
-from actorstore.connection import LINE_BYTES, MAX_OPEN_QUESTIONS, UNTOLD_LINES, WARY_LINES
+from actorstore.asking import MAX_OPEN_QUESTIONS
+from actorstore.connection import LINE_BYTES, UNTOLD_LINES, WARY_LINES
 from actorstore.handover import MAX_BYTES
 from actorstore.intake import Lines
 from actorstore.protocol import LINES_AT_ONCE
