@@ -60,12 +60,14 @@ class AsyncStore(AsyncReporter):
         close: Callable[[float | None], None],
         elsewhere: Callable[[], AsyncRemoteStore],
         look_back: Callable[[], Past],
+        add_to: Callable[[StoreStats], StoreStats],
     ) -> None:
         self._intake = intake
         self._mailbox = mailbox
         self._close = close
         self._elsewhere = elsewhere  # the way to the store, from a forked child
         self._look_back = look_back
+        self._add_to = add_to  # what the server knows, where there is one
 
     @_also_elsewhere
     async def handle_event(self, event: Event) -> None:
@@ -155,7 +157,7 @@ class AsyncStore(AsyncReporter):
     @_also_elsewhere
     async def stats(self) -> StoreStats:
         """Return how the store is doing."""
-        return await self._ask(lambda actor: actor.stats(), ANSWER_SECONDS)
+        return self._add_to(await self._ask(lambda actor: actor.stats(), ANSWER_SECONDS))
 
     async def close(self, timeout: float | None = None) -> None:
         """Apply all that was handed over, and stop the store."""

@@ -83,6 +83,9 @@ WELCOME_SECONDS: Final = 5.0
 BLOCKED_MS: Final = 50
 """How often one whose store does not read looks what was handed over; being woken for each costs a tenth."""
 
+KNOWN: Final = "known"
+"""The cursor of one who waits for a run that a store before has known; it fits none."""
+
 _random: Final = random.Random()  # of its own: a program that seeds the other counts on its numbers
 
 
@@ -182,12 +185,15 @@ class Link:
     def ask(self, question: Ask, receiver: Receiver) -> int:
         """Ask the store, after all that was handed over before; returns the number of the question.
 
-        The receiver gets the parts of the answer, by name, still in JSON.
+        The receiver gets the parts of the answer, by name, still in JSON. A store that is
+        asked to wait for a run, and is gone before it has ended, knew the run: another one
+        waits until it has heard of it.
         """
         self.handover.check_open()
         number = next(self._numbers)
-        line = ask(msgspec.structs.replace(question, id=number))
-        self.handover.append(Question(number, line, receiver), 0, is_event=False)
+        question = msgspec.structs.replace(question, id=number)
+        again = ask(msgspec.structs.replace(question, since=KNOWN)) if question.what == "wait" else None
+        self.handover.append(Question(number, ask(question), receiver, again), 0, is_event=False)
         return number
 
     def forget(self, number: int) -> None:
@@ -409,6 +415,8 @@ class Link:
                 self._questions[number] = item
                 if self._socket is not None:
                     self._ledger.add_question(line)
+                    if item.again is not None:
+                        self._questions[number] = item._replace(line=item.again)
             case Flush(receiver):
                 self._flushes.append((self._ledger.handed, receiver))
                 self._tell_acked()
@@ -429,8 +437,10 @@ class Link:
             self._ledger.resume(welcome)
             self._note()
             self._tell_acked()
-            for question in self._questions.values():
+            for number, question in self._questions.items():
                 self._ledger.add_question(question.line)
+                if question.again is not None:
+                    self._questions[number] = question._replace(line=question.again)
             connection.setblocking(False)
             self._socket, self._trouble = connection, None
             if self._is_missed:

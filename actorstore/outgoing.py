@@ -26,6 +26,8 @@ class Question(NamedTuple):
     number: int
     line: bytes
     receiver: Receiver
+    again: bytes | None = None
+    """How it is asked on a later connection, where that is another line."""
 
 
 class Flush(NamedTuple):

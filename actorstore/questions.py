@@ -50,9 +50,18 @@ def _connect(actor: StoreActor, ask: Ask) -> bool:
     return bool(ask.connected)
 
 
+def _is_unheard_of(actor: StoreActor, ask: Ask) -> bool:
+    """Whether this store is a new one, which has yet to hear of a run that was known before."""
+    return bool(ask.since) and ask.run is not None and not actor.knows(ask.run)
+
+
+def _wait(actor: StoreActor, ask: Ask) -> object:
+    return Later(ask.run, "turn") if _is_unheard_of(actor, ask) else actor.ended(ask.run)
+
+
 def _next(actor: StoreActor, ask: Ask) -> object:
-    if ask.since and ask.run is not None and not actor.knows(ask.run):
-        return Later(ask.run, "news")  # this store is a new one, which has yet to hear of the run
+    if _is_unheard_of(actor, ask):
+        return Later(ask.run, "news")
     return actor.next_draft(Standing(ask.run, _cursor(ask) or NOWHERE, bool(ask.connected)))
 
 
@@ -82,7 +91,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "update": Kind(lambda actor, ask: actor.draft(ask.run, _cursor(ask)), _update),
     "next": Kind(_next, _update, waits=True),
     "wait": Kind(
-        lambda actor, ask: actor.ended(ask.run),
+        _wait,
         lambda run: {"snapshot": cast(StateSnapshot, run).json()},
         waits=True,
     ),

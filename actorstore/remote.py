@@ -231,7 +231,11 @@ class RemoteStore(Reporter):
         return read(self._ask(Ask(0, "stats"), ANSWER_SECONDS), "stats", STATS)
 
     def wait(self, run: str | None = None, *, timeout: float | None = None) -> StateSnapshot:
-        """Wait until the run has ended, and return it; see `Store.wait`."""
+        """Wait until the run has ended, and return it; see `Store.wait`.
+
+        Goes on when the connection is lost and made again. A store that is made
+        anew meanwhile, and has yet to hear of the run, is waited for as well.
+        """
         return read(self._ask(Ask(0, "wait", run), timeout), "snapshot", SNAPSHOT)
 
     def subscribe(self, run: str | None = None, *, since: Cursor | None = None) -> Iterator[Update]:

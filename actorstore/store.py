@@ -285,7 +285,9 @@ class Store(Reporter):
     @_also_elsewhere
     def stats(self) -> StoreStats:
         """Return how the store is doing: its version, what was refused, and why."""
-        stats = self._mailbox.ask(lambda actor: actor.stats(), ANSWER_SECONDS)
+        return self._add_to(self._mailbox.ask(lambda actor: actor.stats(), ANSWER_SECONDS))
+
+    def _add_to(self, stats: StoreStats) -> StoreStats:
         return self._server.add_to(stats) if self._server else stats
 
     def _look_back(self) -> Past:
@@ -372,5 +374,10 @@ class Store(Reporter):
         from actorstore.aio import AsyncStore  # importing asyncio costs 30 ms, so who needs it pays
 
         return AsyncStore(
-            self._intake, self._mailbox, self.close, lambda: self._elsewhere().aio, self._look_back
+            self._intake,
+            self._mailbox,
+            self.close,
+            lambda: self._elsewhere().aio,
+            self._look_back,
+            self._add_to,
         )

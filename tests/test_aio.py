@@ -12,11 +12,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actorstore import Event, Store, StoreClosedError, StoreFailedError, StoreTimeoutError, UnknownRunError
+from actorstore import (
+    Event,
+    Store,
+    StoreClosedError,
+    StoreFailedError,
+    StoreTimeoutError,
+    UnknownRunError,
+    connect,
+)
 from actorstore.handover import MAX_BYTES, MAX_ITEMS
 from actorstore.wire import CHUNK_BYTES
 from tests.builders import (
@@ -32,6 +41,7 @@ from tests.builders import (
     units,
     whole_run,
 )
+from tests.raw import folder
 from tests.threads import (
     ANSWERED,
     CALLS,
@@ -594,3 +604,15 @@ def test_a_producer_whose_loop_stands_still_strands_no_thread_behind_it(store: S
     loop.run_until_complete(waiting)
     loop.close()
     assert store.flush(SECONDS).accepted == MAX_ITEMS + 1
+
+
+def test_figures_of_a_store_that_listens_hold_its_connections() -> None:
+    async def look(path: Path) -> None:
+        with Store() as store:
+            assert (await store.aio.stats()).connections is None
+        with Store(listen=path) as store, connect(path):
+            await until(lambda: store.stats().connections == 1)
+            assert await store.aio.stats() == store.stats()
+
+    with folder() as room:
+        run(look(room / "s"))

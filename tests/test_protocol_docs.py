@@ -112,12 +112,12 @@ def test_the_table_of_questions_names_the_fields_that_make_a_difference():
 
 
 def _source(what: str) -> str:
-    """What a question looks at: `_cursor` reads `since`."""
+    """What a question looks at: `_cursor` reads `since`, and `_is_unheard_of` that and `run`."""
     source = (ROOT / "actorstore/questions.py").read_text()
     [entry] = re.findall(rf'"{what}": Kind\((.*?)\),\n', source, re.DOTALL)
-    for name in re.findall(r"\b_(?:next|connect)\b", entry):
+    for name in re.findall(r"\b_(?:next|connect|wait)\b", entry):
         entry += source.split(f"def {name}(")[1].split("\n\n\n")[0]
-    return entry.replace("_cursor(ask)", "ask.since")
+    return entry.replace("_cursor(ask)", "ask.since").replace("_is_unheard_of(", "ask.since, ask.run (")
 
 
 def codes(kind: str, *modules: str) -> set[str]:

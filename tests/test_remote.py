@@ -426,6 +426,24 @@ def test_waiting_returns_the_run_when_it_has_ended(store: Store, remote: RemoteS
     assert waited.result(SECONDS).status == "completed"
 
 
+@pytest.mark.parametrize("run", ["nightly", None])
+def test_waiting_goes_on_when_a_store_without_a_journal_restarts(path: Path, run: str | None) -> None:
+    with RemoteStore(path) as remote:
+        with Store(listen=path) as store:
+            store.handle_event(orch_started(units("a"), run="nightly"))
+            waited = spawn(remote.wait, run)
+            wait_until(lambda: open_questions(store) == 1)
+        with Store(listen=path) as store:
+            wait_until(lambda: open_questions(store) == 1)
+            store.handle_event(orch_started(units("a"), run="other"))
+            assert not waited.done()
+            store.handle_event(orch_started(units("a"), run="nightly"))
+            store.handle_event(orch_completed(run="nightly"))
+            assert waited.result(SECONDS).run == "nightly"
+            with pytest.raises(UnknownRunError):
+                remote.wait("no run")
+
+
 @pytest.mark.parametrize("name", ["snapshot", "graph", "runs", "wait", "flush"])
 def test_who_waits_in_vain_is_told_in_time_and_leaves_no_question(
     store: Store, remote: RemoteStore, name: str
