@@ -70,6 +70,7 @@ HANG_UP_SECONDS: Final = 5.0
 """How long a connection that is closed waits for its other end to read what it was told."""
 
 SUPERSEDED: Final = Violation("superseded", "another connection goes on under the same producer id")
+NO_ROOM: Final = Violation("no_room", "long lines that have not ended fill the store; send this one again")
 CLOSED: Final = Violation("closed", "the store is closing; what is not acked may be sent again")
 
 logger = logging.getLogger("actorstore")
@@ -104,6 +105,7 @@ class Connection(asyncio.Protocol):
         "_refused",
         "_server",
         "_transport",
+        "_unfinished",
         "producer",
     )
 
@@ -122,6 +124,7 @@ class Connection(asyncio.Protocol):
         self._is_trusted = False  # whether its last lines were good ones
         self._judged = 0  # lines that this was found from
         self._refused = 0  # of those
+        self._unfinished = 0  # bytes of a long line that has not ended
         self._feeds = False
         self._awaits_ack = False  # is held until more of its lines are applied
         self._held = False  # waits for somebody before the next message
@@ -149,6 +152,7 @@ class Connection(asyncio.Protocol):
         self._inbox.extend(self._coming)  # nothing, as a rule: it is not read before that is handled
         self._coming = self._reader.read(data)
         self.work()
+        self._note_unfinished()
 
     def eof_received(self) -> bool:
         """Finish what was said, and answer it, before the connection is closed."""
@@ -156,6 +160,14 @@ class Connection(asyncio.Protocol):
         self.work()
         self._look_after_it()
         return not self._gone
+
+    def _note_unfinished(self) -> None:
+        """Have the server know how much is kept of a long line that has not ended."""
+        size = 0 if self._ended else self._reader.unfinished
+        size = size if size > CHUNK_BYTES else 0
+        if size != self._unfinished:
+            self._unfinished = size
+            self._server.keep(self, size)
 
     def _look_after_it(self) -> None:
         """Let go of one that says nothing more, and waits for answers, once it hears nothing more either.
@@ -177,6 +189,7 @@ class Connection(asyncio.Protocol):
             self._server.part(self._transport)
         self._transport = None
         self._outbox = None
+        self._note_unfinished()
         if self._asking is not None:
             self._asking.close()
         self.work()
@@ -229,6 +242,8 @@ class Connection(asyncio.Protocol):
         """Take nothing more of what was said."""
         self._inbox.clear()
         self._coming = iter(())
+        self._reader.close()
+        self._note_unfinished()
 
     def go_on(self) -> None:
         """Go on after waiting."""
@@ -404,6 +419,10 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection, because the store is closed."""
         self._close_with(CLOSED)
+
+    def make_room(self) -> None:
+        """Close the connection, because it keeps a long line that has not ended."""
+        self._close_with(NO_ROOM)
 
     def refuse_service(self, error: BaseException) -> None:
         """Close the connection, because the actor has died."""

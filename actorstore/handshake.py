@@ -24,7 +24,7 @@ from actorstore.errors import (
 )
 from actorstore.protocol import ClientReader, FromStore, Refusal, Welcome, hello
 
-RETRIED: Final = ("closed", "failed", "internal", "journal_failed")
+RETRIED: Final = ("closed", "failed", "internal", "journal_failed", "no_room")
 """Why a store closes a connection that may be made again."""
 
 RECEIVED_BYTES: Final = 1 << 18

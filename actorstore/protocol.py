@@ -182,6 +182,16 @@ class StoreReader:
         self._is_blank = True  # whether those say nothing
         self._is_over = False
 
+    @property
+    def unfinished(self) -> int:
+        """How many bytes are kept of a line that has not ended."""
+        return len(self._tail)
+
+    def close(self) -> None:
+        """Read nothing more, and keep nothing."""
+        self._is_over = True
+        self._tail.clear()
+
     def feed(self, data: bytes) -> list[FromClient]:
         """Take what was received, and return the messages that are whole now, in order."""
         return list(self.read(data))
@@ -210,7 +220,8 @@ class StoreReader:
                 yield message
                 return
             yield message
-        self._keep(data[end:])
+        if not self._is_over:
+            self._keep(data[end:])
 
     def _keep(self, data: bytes) -> None:
         """Keep the start of a line, and no more of one that is too long than is shown."""

@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 ACCEPTED_AT_ONCE: Final = 16
 """How many connections are accepted in one go, and tried to be where no descriptors are left."""
 
+UNFINISHED_LINES: Final = 2
+"""How much is kept of lines that have not ended, of all connections together: as much as of so many of the
+longest lines that are taken. Short ones, of less than a chunk, do not count."""
+
 DRAIN_SECONDS: Final = 2.0
 """How long a server that closes still reads what was on its way; who writes on after that is cut off."""
 
@@ -84,6 +88,7 @@ class Server:
         self._sockets: set[asyncio.Transport] = set()
         self._owners: dict[str, Connection] = {}  # producer id -> who speaks for it
         self._waiting: deque[Connection] = deque()  # for room in the intake
+        self._unfinished: dict[Connection, int] = {}  # bytes of long lines, the one longest idle first
         self._gate = _Gate(self)
         self._is_queued = False
         self._is_admitting = False
@@ -166,6 +171,21 @@ class Server:
         """Take note that a connection is closed, though what it said may not be handled yet."""
         self._sockets.discard(transport)
         say(logger.info, "a connection closed (%d open)", self.connections)
+
+    def keep(self, connection: Connection, size: int) -> None:
+        """Take note of how much is kept of a line that has not ended, and make room for it.
+
+        Whoever has sent none of its line for longest is closed; it may come back, and send
+        it again.
+        """
+        self._unfinished.pop(connection, None)
+        if size:
+            self._unfinished[connection] = size
+        most = UNFINISHED_LINES * self.intake.max_line_bytes
+        while len(self._unfinished) > 1 and sum(self._unfinished.values()) > most:
+            idle = next(iter(self._unfinished))
+            del self._unfinished[idle]
+            idle.make_room()
 
     def leave(self, connection: Connection, account: Account) -> None:
         """Let go of a connection that is done."""

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -657,6 +658,44 @@ def test_the_order_of_each_producer_is_kept_however_they_wait(store: Store, raw:
     results(writing)
     wait_until(lambda: store.stats().accepted == taken + 40_000)
     assert [unit.current_task for unit in store.snapshot().units] == [20_000, 20_000]
+
+
+# Lines that do not end.
+
+
+def test_lines_that_do_not_end_have_so_much_room_and_the_one_idle_for_longest_leaves(path: Path) -> None:
+    half = b'{"type":"' + b"x" * (400 << 10)
+    with Store(listen=path, max_line_bytes=1 << 20) as store, ExitStack() as stack:
+        made = [stack.enter_context(Raw(path)) for _ in range(20)]
+        for raw in made:
+            raw.hello()
+        for number, raw in enumerate(made):
+            raw.send(GOOD + half).acked(1)
+            if number:
+                made[0].send(b"x")  # which is slow, and not idle
+        for raw in made[1:-4]:
+            assert codes(raw.rest()) == ["no_room"]
+        wait_until(lambda: connections(store) == 5)
+        for raw in (made[0], *made[-4:]):
+            raw.send(b'"}\n').acked(2)
+        assert store.stats().rejected == 5  # for what they are: a type of so many bytes
+        stack.enter_context(Raw(path)).send(half)  # which has room again
+
+
+def test_a_line_that_does_not_end_is_let_go_of_with_its_connection(path: Path) -> None:
+    half = b'{"type":"' + b"x" * (700 << 10)
+    with Store(listen=path, max_line_bytes=1 << 20) as store:
+        for _ in range(10):
+            with Raw(path) as gone:
+                gone.hello()
+                gone.send(GOOD + half).acked(1)
+            wait_until(lambda: connections(store) == 0)
+        with Raw(path) as first, Raw(path) as second:
+            for raw in (first, second):
+                raw.hello()
+                raw.send(GOOD + half).acked(1)
+            for raw in (first, second):
+                raw.send(b'"}\n').acked(2)
 
 
 # The end.
