@@ -39,7 +39,6 @@ from actorstore.protocol import Violation
 from actorstore.questions import Asked
 from actorstore.shelter import Latch
 from actorstore.throttle import Throttle
-from actorstore.waiting import LATER
 
 if TYPE_CHECKING:
     from actorstore.past import Past
