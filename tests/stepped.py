@@ -221,6 +221,8 @@ class _SteppedServer(Server):
         self._sockets = set()
         self._owners = {}
         self._waiting = deque()
+        self._unfinished = {}
+        self._decoders = self._encoders = None  # type: ignore[assignment]
         self._gate = _Gate(self)
         self._is_queued = self._is_admitting = False
 
@@ -230,8 +232,8 @@ class _SteppedServer(Server):
     def part(self, _: Any) -> None:
         """Nothing is counted."""
 
-    def in_background(
-        self, connection: Connection, work: Callable[[], object], then: Callable[[Any], None]
+    def _do_beside(
+        self, _: Any, connection: Connection, work: Callable[[], object], then: Callable[[Any], None]
     ) -> None:
         self.background.append((work, then))
 
