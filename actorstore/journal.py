@@ -21,25 +21,31 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
 from typing import Final, NamedTuple, NoReturn
 
 from actorstore.batch import Batch, Link, follow
 from actorstore.errors import JournalDamagedError, JournalError, JournalFailedError, JournalInUseError
+from actorstore.filewatch import FileWatch
+from actorstore.inspection import check_database, check_header, check_kind, check_wal, settle
 from actorstore.journalfile import (
     BROKEN,
     NO_ROOM,
     PAGE_BYTES,
     Path,
+    change,
     check_file,
-    check_wal,
+    check_schema,
     create_file,
     exists,
+    lack_of_room,
     name,
+    reason,
     take_lock,
     words,
 )
+from actorstore.markfile import Mark, Marker
 
 FOLD_BYTES: Final = 16 << 20
 """How much may be written to the WAL before it is copied into the database."""
@@ -110,21 +116,35 @@ class Journal:
     ) -> None:
         self.path = os.path.realpath(os.fspath(path))
         self.durability = durability
+        self._syncs = False  # whether the next transaction is synced, though not each of them is
         self._is_synced = True
         self._synced_at = time.monotonic()
         self._unfolded = 0  # bytes in the WAL, or about
         self._parts = 0, 0, 0  # of the checkpoint that is being written: how many, bytes, checksum
+        self._lack: str | None = None  # what was full when the last write failed
+        self._is_ours = True  # whether the files at the path are those that are open
+        check_kind(self.path)
         self._lock = take_lock(self.path, create)
+        self._marker = Marker(self._lock)
         try:
-            if create and not exists(self.path):
-                create_file(self.path)
-            check_file(self.path)
-            if not salvage:
-                check_wal(self.path)
+            self._look_at_files(create, salvage)
             self._connection = self._connect(salvage)
+            self._watch = FileWatch(self.path, self.path + "-wal")
+            self._synced = self.head.seq  # `settle`, or the one that had it open before, has seen to that
+            self._is_marked = salvage or self._begin_marks()
         except BaseException:
-            self._lock.release()
+            self._lock.release(keep=self._marker.mark is not None)
             raise
+
+    def _look_at_files(self, create: bool, salvage: bool) -> None:
+        if create and not exists(self.path):
+            check_database(self.path)
+            create_file(self.path)
+        check_file(self.path)
+        if not salvage:
+            check_header(self.path)
+            syncs = self.durability is Durability.LOSE_NOTHING
+            settle(self.path, check_wal(self.path, syncs, self._marker.mark))
 
     def _connect(self, salvage: bool) -> sqlite3.Connection:
         with self._opening():
@@ -133,9 +153,13 @@ class Journal:
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # before the WAL is first looked at
                 connection.execute("PRAGMA wal_autocheckpoint = 0")  # its errors would be swallowed
                 connection.execute("PRAGMA synchronous = FULL")
+                if not salvage:
+                    check_schema(self.path, connection)
                 (self.store,) = connection.execute("SELECT store FROM origin").fetchone()
                 self.head = Link(*connection.execute("SELECT seq, version, crc FROM head").fetchone())
                 last = connection.execute("SELECT max(seq), min(seq) FROM batch").fetchone()
+                if not isinstance(self.store, str) or min(map(_number, self.head)) < 0:
+                    raise TypeError("a column has another type")
                 self._first = last[1] or self.head.seq + 1
                 if (last[0] or self.head.seq) != self.head.seq and not salvage:
                     raise JournalDamagedError(
@@ -163,12 +187,17 @@ class Journal:
             JournalFailedError: The disk failed. Whether the batch is there is not known.
         """
         batch = follow(self.head, events, steps, lines)
+        if not self._is_marked:
+            self._is_marked = self._begin_marks(needs=True)
         if not self._is_synced and time.monotonic() - self._synced_at >= SECOND:
             self._sync_from_now_on()
         with self._writing():
             self._connection.execute("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?)", batch)
-        self._is_written(len(lines))
+        self._lack = None
+        self._check_files()
         self.head = batch.end
+        self._is_written(len(lines))
+        self._marker.put(self._synced, self.head.seq, self.head.version)
         return self.head
 
     def sync(self) -> None:
@@ -182,7 +211,9 @@ class Journal:
             self._sync_from_now_on()
             with self._writing():
                 self._connection.execute("UPDATE head SET seq = seq")
+            self._check_files()
             self._is_written(0)
+            self._marker.put(self._synced, self.head.seq, self.head.version)
 
     def sync_is_due_in(self) -> float | None:
         """Return in how many seconds `sync` is due; `None` where it is not."""
@@ -193,13 +224,17 @@ class Journal:
     def _sync_from_now_on(self) -> None:
         if self.durability is Durability.LOSE_A_SECOND:
             self._connection.execute("PRAGMA synchronous = FULL")  # a sync of the WAL holds what came before
+            self._syncs = True
 
     def _is_written(self, size: int) -> None:
         self._unfolded += size + 2 * PAGE_BYTES
+        if self.durability is Durability.LOSE_NOTHING:
+            self._synced = self.head.seq
         if self.durability is Durability.LOSE_A_SECOND:
-            if not self._is_synced and time.monotonic() - self._synced_at >= SECOND:
+            if self._syncs:
                 self._connection.execute("PRAGMA synchronous = NORMAL")
-                self._is_synced = True
+                self._syncs, self._is_synced = False, True
+                self._synced = self.head.seq
                 return
             if self._is_synced:
                 self._is_synced, self._synced_at = False, time.monotonic()
@@ -221,15 +256,19 @@ class Journal:
         self._unfolded = 0
         with self._writing():
             mode = "TRUNCATE" if shrinks else "PASSIVE"
-            self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+            busy, frames, folded = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        if not busy and frames == folded:
+            self._synced = self.head.seq
+        self._marker.look_at(*change(self.path))
+        self._marker.put(self._synced, self.head.seq, self.head.version)
 
     @property
     def oldest(self) -> int:
         """The oldest version that can be folded from here."""
         if self._first == 1:
             return 0
-        checkpoints = self.checkpoints()
-        return checkpoints[0].version if checkpoints else self.head.version
+        versions = [checkpoint.version for checkpoint in self.checkpoints() if checkpoint.version >= 0]
+        return versions[0] if versions else self.head.version
 
     @property
     def first(self) -> int:
@@ -253,23 +292,23 @@ class Journal:
                 "SELECT seq, version, events, steps, lines, crc FROM batch WHERE seq > ? ORDER BY seq",
                 (after,),
             )
-            for row in rows:
-                found.append(Batch(*row))
-                left -= len(row[4]) if isinstance(row[4], bytes) else 0  # which whoever checks it finds
-                if left <= 0:
-                    break
-            rows.close()
+            with closing(rows):  # one that is left open, for a row that cannot be read, would lock the table
+                for row in rows:
+                    found.append(Batch(*row))
+                    left -= len(row[4]) if isinstance(row[4], bytes) else 0  # which whoever checks it finds
+                    if left <= 0:
+                        break
         return found
 
     # Checkpoints.
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Return the checkpoints, oldest first."""
+        """Return the checkpoints, oldest first; a number that is none is -1, which no seal fits."""
         with self._reading(None):
             rows = self._connection.execute(
                 "SELECT seq, version, chain, parts, size, crc FROM checkpoint ORDER BY seq"
             ).fetchall()
-        return [Checkpoint(*row) for row in rows]
+        return [Checkpoint(*[_number(value) for value in row]) for row in rows]
 
     def parts(self, checkpoint: Checkpoint) -> Iterator[bytes]:
         """Return the parts of a checkpoint, one after the other, and find out whether they are whole.
@@ -374,10 +413,46 @@ class Journal:
             self.let_go()
 
     def let_go(self) -> None:
-        """Let go of the file as it is."""
+        """Let go of the file as it is; the mark stays for as long as the WAL does."""
         with suppress(sqlite3.Error):
             self._connection.close()
-        self._lock.release()
+        self._watch.close()
+        self._lock.release(keep=not self._is_ours or exists(self.path + "-wal"))
+
+    # What the next start has to know, and whether it will find what was written.
+
+    def _begin_marks(self, *, needs: bool = False) -> bool:
+        """Write the first mark, and say whether there may be batches after it.
+
+        Raises:
+            NoRoomError: It is needed, and there is no room for it.
+            JournalFailedError: It is needed, and the disk failed.
+        """
+        syncs = self.durability is Durability.LOSE_NOTHING
+        mark = Mark(self.store, syncs, self._synced, self.head.seq, self.head.version, *change(self.path))
+        try:
+            self._marker.begin(mark)
+        except OSError as error:
+            if syncs:
+                return True  # without one each batch is taken to be synced, as it is
+            if needs and error.errno in NO_ROOM:
+                raise NoRoomError(reason(error)) from None
+            if needs:
+                raise JournalFailedError(self.path, reason(error)) from None
+            return False
+        return True
+
+    def _check_files(self) -> None:
+        """Find out whether what was written will be found again.
+
+        Raises:
+            JournalFailedError: The journal or its WAL was removed, moved or replaced.
+        """
+        if not self._watch.is_intact():
+            self._is_ours = False
+            raise JournalFailedError(
+                self.path, "the file or its WAL was removed, moved or replaced while the store had it open"
+            )
 
     # What SQLite says.
 
@@ -388,11 +463,11 @@ class Journal:
         except sqlite3.Error as error:
             if name(error).startswith("SQLITE_BUSY"):
                 raise JournalInUseError(self.path) from None
-            if isinstance(error, sqlite3.DatabaseError) and name(error) in BROKEN:
+            if isinstance(error, sqlite3.DatabaseError) and (name(error) in BROKEN or not name(error)):
                 raise JournalDamagedError(self.path, f"SQLite cannot read it ({error})") from None
             raise JournalError(self.path, words(error)) from None
         except (TypeError, ValueError):
-            raise JournalDamagedError(self.path, "its first rows are missing") from None
+            raise JournalDamagedError(self.path, "its first rows are missing, or altered") from None
 
     @contextmanager
     def _reading(self, after: int | None) -> Iterator[None]:
@@ -410,9 +485,17 @@ class Journal:
             if self._connection.in_transaction:
                 with suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
-            if name(error) in NO_ROOM:
-                raise NoRoomError(words(error)) from None
+            lack = lack_of_room(error, self.path, self._lock.descriptor)
+            tried, self._lack = self._lack, lack
+            if lack or (
+                tried and name(error) == "SQLITE_IOERR_WRITE"
+            ):  # there may be room since it was tried
+                raise NoRoomError(lack or tried) from None
             self._fail(error)
 
     def _fail(self, error: sqlite3.Error) -> NoReturn:
         raise JournalFailedError(self.path, words(error)) from None
+
+
+def _number(value: object) -> int:
+    return value if type(value) is int else -1

@@ -1,22 +1,21 @@
 """The file of a journal: how it is made, locked, and looked at before SQLite changes anything in it.
 
-Reading order: `take_lock`, `create`, `check_file`, `check_wal`; then what SQLite says, in words.
+Reading order: `take_lock`, `create_file`, `check_file`, `check_schema`; then what SQLite says, in words.
 """
 
 from __future__ import annotations
 
-import logging
+import errno
 import os
 import secrets
 import sqlite3
+import stat
 from contextlib import suppress
 from typing import Final, TypeAlias
 
 from actorstore.batch import start
 from actorstore.errors import JournalDamagedError, JournalError, JournalInUseError
 from actorstore.lockfile import LockedError, LockFile
-from actorstore.logs import say
-from actorstore.walfile import inspect
 
 Path: TypeAlias = str | os.PathLike[str]
 """Path of a file."""
@@ -47,11 +46,11 @@ CREATE TABLE part (seq INTEGER, number INTEGER, data BLOB, PRIMARY KEY (seq, num
 `seq`; its parts are written first, so that one without its row is none.
 """
 
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where a write finds no room: disk, quota, longest file. It is waited out."""
 
-logger = logging.getLogger("actorstore")
-
-NO_ROOM: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
-"""What SQLite says where a write finds no room, before anything is synced: disk, quota, longest file."""
+PROBE: Final = bytes(PAGE_BYTES + 24)
+"""As long as what SQLite writes into the WAL at a time."""
 
 BROKEN: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR")
 
@@ -65,7 +64,7 @@ def words(error: sqlite3.Error) -> str:
         case "SQLITE_FULL":
             return "no space left on the device"
         case "SQLITE_IOERR_WRITE":
-            return "it cannot be written now (a quota, a limit on the size of files, or a failing disk)"
+            return "it cannot be written (a failing disk, a quota, or a limit on the size of files)"
         case "SQLITE_IOERR_FSYNC":
             return "what was written could not be brought to disk (fsync failed)"
         case "SQLITE_READONLY" | "SQLITE_CANTOPEN" | "SQLITE_PERM" | "SQLITE_AUTH":
@@ -74,12 +73,45 @@ def words(error: sqlite3.Error) -> str:
             return f"{error} ({other})" if other else str(error)
 
 
+def lack_of_room(error: sqlite3.Error, path: str, lock: int) -> str | None:
+    """Return what is full where a write found no room; `None` where the disk failed.
+
+    SQLite tells apart a full disk, and has one word for a quota, a limit on the size of files and a failing
+    disk. So the same is tried beside the journal, in its lock file, as far from the start.
+    """
+    if name(error) == "SQLITE_FULL":
+        return words(error)
+    if name(error) != "SQLITE_IOERR_WRITE":
+        return None
+    size = os.fstat(lock).st_size
+    try:
+        os.pwrite(lock, PROBE, max(size, *[_size(path + end) for end in ("", "-wal")]))
+    except OSError as reason:
+        return reason.strerror if reason.errno in NO_ROOM else None
+    finally:
+        os.ftruncate(lock, size)
+    return None
+
+
+def change(path: str) -> tuple[int, int]:
+    """Return inode and ctime of a file, other ones where it was replaced or written since; 0 for none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_ctime_ns
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
 def exists(path: str) -> bool:
     """Whether there is something to open; an empty file is as good as none."""
-    try:
-        return os.stat(path).st_size > 0
-    except OSError:
-        return False
+    return _size(path) > 0
 
 
 def take_lock(path: str, create: bool) -> LockFile:
@@ -100,7 +132,7 @@ def take_lock(path: str, create: bool) -> LockFile:
     except LockedError as error:
         raise JournalInUseError(path, error.owner) from None
     except OSError as error:
-        raise JournalError(path, _reason(error)) from None
+        raise JournalError(path, reason(error)) from None
 
 
 def check_file(path: str) -> None:
@@ -113,7 +145,7 @@ def check_file(path: str) -> None:
         with open(path, "rb") as file:
             head = file.read(100)
     except OSError as error:
-        raise JournalError(path, _reason(error)) from None
+        raise JournalError(path, reason(error)) from None
     if head[:16] != b"SQLite format 3\0" or int.from_bytes(head[68:72], "big") != APPLICATION:
         raise JournalError(path, "it is no journal of actorstore, and was left as it is; name another file")
     version = int.from_bytes(head[60:64], "big")
@@ -131,38 +163,34 @@ def check_file(path: str) -> None:
         )
 
 
-def check_wal(path: str) -> None:
-    """Look at the WAL before SQLite does, which would drop without a word what lies behind an altered place.
-
-    Transactions are written one after the other, and each is synced before the
-    next begins. So a loss of power leaves parts of one at most behind the last
-    that is whole; if there are more, something that was synced has been altered.
-
-    Raises:
-        JournalDamagedError: It was.
-    """
-    try:
-        found = inspect(path + "-wal")
-    except OSError as error:
-        raise JournalError(path, _reason(error)) from None
-    if found.commits_beyond > 1:
-        raise JournalDamagedError(
-            path,
-            f"its WAL is altered at byte {found.end} or after, behind {found.commits} whole transactions; "
-            f"{found.commits_beyond} more lie behind that",
-        )
-    if found.commits_beyond:
-        text = (
-            "the last transaction in the WAL of the journal %s is not whole, and is dropped: it was not acked"
-        )
-        text += " if power was lost while it was written; if it was, its producers will say so"
-        say(logger.warning, text, path)
-
-
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """Return what the system said, in words."""
     if isinstance(error, PermissionError):
         return "there is no permission to read it, or to write to its directory"
     return error.strerror or str(error)
+
+
+def check_schema(path: str, connection: sqlite3.Connection) -> None:
+    """Compare the tables and the trigger with `SCHEMA`; one letter there is enough to lose batches later.
+
+    Raises:
+        JournalDamagedError: They are others.
+    """
+    made = sqlite3.connect(":memory:")
+    made.executescript(SCHEMA)
+    wanted = sorted(made.execute(_TABLES).fetchall())
+    made.close()
+    if sorted(connection.execute(_TABLES).fetchall()) != wanted:  # VACUUM moves the trigger to the end
+        raise JournalDamagedError(path, "its tables are not those of a journal")
+    roots = [root for (root,) in connection.execute("SELECT rootpage FROM sqlite_schema") if root]
+    found = [("ok",)]
+    if sqlite3.sqlite_version_info >= (3, 33):  # before that it reads the whole file
+        found = connection.execute("PRAGMA integrity_check(sqlite_schema)").fetchall()
+    if len(set(roots)) < len(roots) or found != [("ok",)]:
+        raise JournalDamagedError(path, "the list of its tables is altered")
+
+
+_TABLES: Final = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
 
 
 def create_file(path: str) -> None:
@@ -173,12 +201,13 @@ def create_file(path: str) -> None:
     """
     made = f"{path}.new"
     store = secrets.token_hex(8)
+    _clear(path, made, f"{made}-journal")
     try:
-        _remove(made, made + "-journal")
         os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         connection = sqlite3.connect(made, isolation_level=None)
         try:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            connection.execute("PRAGMA auto_vacuum = NONE")
             connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
             connection.execute("INSERT INTO origin VALUES (0, ?)", (store,))
             connection.execute("INSERT INTO head VALUES (0, ?, ?, ?)", start(store))
@@ -192,15 +221,31 @@ def create_file(path: str) -> None:
         os.rename(made, path)
         _sync(os.path.dirname(path), os.O_RDONLY)
     except (sqlite3.Error, OSError) as error:
-        _remove(made, made + "-journal", made + "-wal")
-        reason = words(error) if isinstance(error, sqlite3.Error) else _reason(error)
-        raise JournalError(path, f"it cannot be made: {reason}") from None
+        for end in ("", "-journal", "-wal"):
+            with suppress(OSError):
+                os.unlink(made + end)
+        why = words(error) if isinstance(error, sqlite3.Error) else reason(error)
+        raise JournalError(path, f"it cannot be made: {why}") from None
 
 
-def _remove(*paths: str) -> None:
-    for path in paths:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
+def _clear(path: str, *files: str) -> None:
+    """Remove what a start that was cut short has left.
+
+    Raises:
+        JournalError: It is something else, and was left as it is.
+    """
+    for file in files:
+        try:
+            found = os.lstat(file)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+                raise JournalError(path, f"{file} is in the way, and is not a file of this user; remove it")
+            os.unlink(file)
+        except FileNotFoundError:
+            continue
+        except JournalError:
+            raise
+        except OSError as error:
+            raise JournalError(path, f"{file} is in the way: {reason(error)}") from None
 
 
 def _sync(path: str, flags: int) -> None:

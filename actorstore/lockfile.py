@@ -20,6 +20,10 @@ OWNER_SECONDS: Final = 0.5
 """How long one who finds the lock taken waits to learn by whom."""
 
 
+OWNER_BYTES: Final = 32
+"""Bytes at the start of the file that say who has the lock."""
+
+
 class LockedError(OSError):
     """Raised when another owner has the lock.
 
@@ -48,13 +52,22 @@ class LockFile:
         self._descriptor: int | None = self._take()
         _held.add(self)
 
-    def release(self) -> None:
-        """Let the next one in, and leave no file behind; releasing again does nothing."""
+    @property
+    def descriptor(self) -> int:
+        """The file, for what its owner keeps there behind `OWNER_BYTES`; -1 once the lock is released."""
+        return -1 if self._descriptor is None else self._descriptor
+
+    def release(self, *, keep: bool = False) -> None:
+        """Let the next one in, and leave no file behind; releasing again does nothing.
+
+        Args:
+            keep: Whether to leave the file, for what its owner has kept there.
+        """
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             try:
                 with suppress(OSError):
-                    if _is_at(descriptor, self.path):
+                    if not keep and _is_at(descriptor, self.path):
                         os.unlink(self.path)
             finally:
                 os.close(descriptor)
@@ -92,8 +105,7 @@ class LockFile:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_at(descriptor, self.path):
                     with suppress(OSError):  # a full disk keeps only the process id from being known
-                        os.ftruncate(descriptor, 0)
-                        os.pwrite(descriptor, b"%d" % os.getpid(), 0)
+                        os.pwrite(descriptor, (b"%d" % os.getpid()).ljust(OWNER_BYTES), 0)
                     return descriptor
             except BlockingIOError:
                 owner = _owner(descriptor)
@@ -124,7 +136,7 @@ def _owner(descriptor: int) -> int:
     end = time.monotonic() + OWNER_SECONDS
     while time.monotonic() < end:
         with suppress(OSError, ValueError):
-            return int(os.pread(descriptor, 32, 0))
+            return int(os.pread(descriptor, OWNER_BYTES, 0))
         time.sleep(0.001)  # nothing tells when it has
     return 0
 

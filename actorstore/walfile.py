@@ -39,6 +39,8 @@ class Wal(NamedTuple):
     """Frames behind that which look like the same generation's."""
     commits_beyond: int = 0
     """Of those, ones that end a transaction."""
+    has_header: bool = False
+    """Whether the header is whole: it is synced before the first frame is written."""
 
 
 def inspect(path: str) -> Wal:
@@ -84,7 +86,7 @@ def look(data: bytes) -> Wal:
         commits += bool(after)
         at += size
     beyond = _frames(data, at, size, salts)
-    return Wal(frames, commits, at, len(beyond), sum(beyond))
+    return Wal(frames, commits, at, len(beyond), sum(beyond), has_header=True)
 
 
 def _frames(data: bytes, start: int, size: int, salts: tuple[int, int]) -> list[bool]:
