@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
-from actorstore.event import Event
+from actorstore.event import MAX_INT, Event
 
 
 class StateStore(Protocol):
@@ -57,3 +57,13 @@ class StateStore(Protocol):
 
     def close(self, timeout: float | None = None) -> None:
         """Apply all that was handed over, and stop."""
+
+
+def check_version(at: int) -> None:
+    """Check that a version can be one.
+
+    Raises:
+        ValueError: It has more than 53 bits.
+    """
+    if not -MAX_INT <= at <= MAX_INT:
+        raise ValueError(f"at is a version of the store, of 53 bits at most; {at} cannot be one")

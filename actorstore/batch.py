@@ -81,7 +81,11 @@ class Batch(NamedTuple):
         return Link(self.seq, self.version, self.crc)
 
     def follows(self, before: Link) -> bool:
-        """Whether it is what was written after that place, unaltered."""
+        """Whether it is what was written after that place, unaltered; a column may hold anything."""
+        if [type(column) for column in self] != [int, int, int, bytes, bytes, int]:
+            return False
+        if min(self.version, self.events) < 0:
+            return False
         if self.seq != before.seq + 1 or self.version != before.version + self.events:
             return False
         return self.crc == _checksum(before.crc, self.seq, self.version, self.events, self.steps, self.lines)

@@ -17,10 +17,15 @@ BATCHES_AT_ONCE: Final = 4
 """How many batches are removed in one transaction, which is short enough for others to wait for."""
 
 
-def last_checkpoint(journal: Journal, keep: int) -> Checkpoint | None:
-    """Return the newest checkpoint that leaves at least so many versions behind it."""
-    fitting = [kept for kept in journal.checkpoints() if kept.version <= journal.head.version - keep]
-    return fitting[-1] if fitting else None
+def fitting(journal: Journal, keep: int) -> list[Checkpoint]:
+    """Return the checkpoints that leave at least so many versions behind them, newest first.
+
+    Whether one is whole is for the caller to find out, before it cuts off what the state could be folded
+    from without it.
+    """
+    return [
+        kept for kept in reversed(journal.checkpoints()) if 0 <= kept.version <= journal.head.version - keep
+    ]
 
 
 def cut_off(journal: Journal, before: Checkpoint) -> bool:
@@ -47,12 +52,17 @@ def keep_at(journal: Journal, keep: int) -> Checkpoint | None:
     if not _fold_up_to(journal, fold, last):
         return None
     write(journal, fold)
-    return last_checkpoint(journal, keep)
+    found = fitting(journal, keep)[:1]
+    for checkpoint in found:
+        for _ in journal.parts(checkpoint):
+            pass
+    return found[0] if found else None
 
 
 def _fold_up_to(journal: Journal, fold: Fold, version: int) -> bool:
     while batches := journal.batches(fold.place.seq):
         for batch in batches:
+            fold.check(batch)
             if batch.version > version:
                 return fold.place.seq > 0
             fold.add(batch)

@@ -11,7 +11,8 @@
     ├── SocketInUseError       another store listens there (also an OSError)
     ├── JournalError           the journal cannot be opened (also an OSError)
     │   ├── JournalInUseError    another process has it open
-    │   └── JournalDamagedError  it does not hold what was written
+    │   ├── JournalDamagedError  it does not hold what was written
+    │   └── JournalFullError     there is no room to change it
     ├── SpoolError             what a producer hands over cannot be kept (also an OSError)
     │   └── SpoolInUseError      another producer has it open
     ├── VersionGoneError       that version is cut off, or has not come (also a LookupError)
@@ -246,6 +247,21 @@ class JournalDamagedError(JournalError):
         )
         super().__init__(path, f"damaged: {place}. Nothing from there on is applied; {self.cure}")
         self.args = path, place, cure
+
+
+class JournalFullError(JournalError):
+    """Raised when a journal cannot be compacted for want of room; its events and its state are all there.
+
+    Attributes:
+        path: The journal.
+        reason: What is full.
+    """
+
+    def __str__(self) -> str:
+        return (
+            f"the journal {self.path} cannot be compacted: {self.reason}; make room, and do it again. "
+            "Nothing is lost"
+        )
 
 
 class SpoolError(ActorStoreError, OSError):

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from actorstore.answers import StateSnapshot
+from actorstore.api import check_version
 from actorstore.batch import Batch
 from actorstore.errors import JournalDamagedError, StoreTimeoutError, VersionGoneError
 from actorstore.journal import Checkpoint, Journal
@@ -76,7 +77,9 @@ class Past:
             StoreTimeoutError: It took longer than this, or nobody waits any more.
             JournalDamagedError: The journal does not hold what was written into it.
             StoreClosedError: The store is closed.
+            ValueError: `at` has more than 53 bits.
         """
+        check_version(at)
         until = None if timeout is None else time.monotonic() + timeout
 
         def check() -> None:

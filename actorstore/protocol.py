@@ -48,6 +48,7 @@ KEPT_BYTES: Final = 4 * SHOWN_CHARS
 """How much is kept of a line that is too long."""
 
 Number = Annotated[int, Meta(ge=0, le=MAX_INT)]
+Version = Annotated[int, Meta(ge=-MAX_INT, le=MAX_INT)]
 ProducerId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
 
 
@@ -88,7 +89,7 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     run: str | None = None
     since: str | None = None
     connected: bool | None = None
-    at: int | None = None
+    at: Version | None = None
 
 
 class Violation(msgspec.Struct, frozen=True):

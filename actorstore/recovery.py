@@ -70,11 +70,8 @@ class Fold:
         Raises:
             JournalDamagedError: It is not.
         """
-        try:
-            if batch.follows(self.place):
-                return
-        except (TypeError, ValueError, OverflowError) as error:
-            raise self._damage(batch, str(error)) from None
+        if batch.follows(self.place):
+            return
         reason = "its checksum is another one"
         if batch.seq != self.place.seq + 1:
             reason = f"batch {batch.seq} comes next"

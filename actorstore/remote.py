@@ -17,6 +17,7 @@ import msgspec
 
 from actorstore.address import Address, find
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
+from actorstore.api import check_version
 from actorstore.endings import PATIENCE_SECONDS
 from actorstore.errors import (
     ActorStoreError,
@@ -208,8 +209,10 @@ class RemoteStore(Reporter):
             StoreUnreachableError: Nobody answers there.
             VersionGoneError: The journal does not hold that version.
             NoJournalError: A version was asked for, and the store has no journal.
+            ValueError: `at` has more than 53 bits.
         """
         if at is not None:
+            check_version(at)
             return read(self._ask(Ask(0, "snapshot", run, at=at), timeout), "snapshot", SNAPSHOT)
         copy = self._copies.get(run)
         parts = self._ask(Ask(0, "snapshot", run, copy.cursor if copy else None), timeout)

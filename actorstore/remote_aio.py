@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import cast
 
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
+from actorstore.api import check_version
 from actorstore.errors import RefusedError, StoreClosedError, StoreFailedError
 from actorstore.event import Event
 from actorstore.link import Link
@@ -101,6 +102,7 @@ class AsyncRemoteStore(AsyncReporter):
     ) -> StateSnapshot:
         """Return the run as it stands between two events; costs what changed since the last time."""
         if at is not None:
+            check_version(at)
             parts = await self._ask(Ask(0, "snapshot", run, at=at), timeout)
             return await asyncio.to_thread(read, parts, "snapshot", SNAPSHOT)
         copy = self._copies.get(run)

@@ -197,6 +197,7 @@ class Store(Reporter):
             StoreTimeoutError: The actor was too busy; asking again is safe.
             VersionGoneError: The journal does not hold that version.
             NoJournalError: A version was asked for, and the store has no journal.
+            ValueError: `at` has more than 53 bits.
         """
         if at is not None:
             past = self._look_back()
@@ -308,6 +309,7 @@ class Store(Reporter):
 
         Raises:
             NoJournalError: The store has no journal.
+            JournalFullError: There is no room to write down what is cut off; nothing is lost.
         """
         self._intake.check_open()
         if self._writer is None:

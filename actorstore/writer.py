@@ -29,9 +29,15 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
 from actorstore.answers import JournalStats
 from actorstore.batch import Count, Link, pack
 from actorstore.checkpoint import Frozen, encode
-from actorstore.compaction import cut_off, last_checkpoint, pack_accounts
-from actorstore.errors import JournalFailedError, StoreClosedError, StoreFailedError
-from actorstore.journal import Journal, NoRoomError
+from actorstore.compaction import cut_off, fitting, pack_accounts
+from actorstore.errors import (
+    JournalDamagedError,
+    JournalFailedError,
+    JournalFullError,
+    StoreClosedError,
+    StoreFailedError,
+)
+from actorstore.journal import Checkpoint, Journal, NoRoomError
 from actorstore.keeper import Committed, Entry
 from actorstore.logs import say
 from actorstore.reply import Receiver, Reply
@@ -192,13 +198,29 @@ class Writer:
 
         Raises:
             StoreClosedError: It is closed.
+            JournalFullError: There is no room to write down what is cut off.
         """
-        before = self.ask(lambda journal: last_checkpoint(journal, keep))
-        if before is not None:
-            while self.ask(partial(cut_off, before=before)):
-                pass
-        self._oldest = self.ask(lambda journal: journal.oldest)
+        before = next(filter(self._is_whole, self.ask(lambda journal: fitting(journal, keep))), None)
+        try:
+            if before is not None:
+                while self.ask(partial(_cut_off, before=before)):
+                    pass
+        except NoRoomError as error:
+            raise JournalFullError(self.path, str(error)) from None
+        finally:
+            self._oldest = self.ask(lambda journal: journal.oldest)
         return self._oldest
+
+    def _is_whole(self, checkpoint: Checkpoint) -> bool:
+        """Whether the state can be had from a checkpoint."""
+        try:
+            parts = self.ask(partial(Journal.parts, checkpoint=checkpoint))
+            while self.ask(lambda _: next(parts, None)) is not None:
+                pass
+        except JournalDamagedError as error:
+            say(logger.warning, "%s", error)
+            return False
+        return True
 
     # The thread.
 
@@ -362,6 +384,15 @@ class Writer:
         for task in self._tasks:
             task.receiver.fail(self.failure or StoreClosedError())
         self._wake()
+
+
+def _cut_off(journal: Journal, before: Checkpoint) -> bool:
+    """Cut off some batches; where there is no room for that, in a WAL that begins anew."""
+    try:
+        return cut_off(journal, before)
+    except NoRoomError:
+        journal.fold(shrinks=True)
+        return cut_off(journal, before)
 
 
 def _nobody() -> None:

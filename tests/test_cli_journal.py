@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from actorstore import Event, Store
 from actorstore.cli import main
+from actorstore.compaction import write as keep
+from actorstore.errors import JournalDamagedError
+from actorstore.journal import Journal
+from actorstore.recovery import recover
+from tests.test_journal import write
 from tests.threads import ROOT, SECONDS
 
 
@@ -179,3 +186,88 @@ for line in sys.stdin:
             racer.stdin.close()
             racer.wait(SECONDS)
             racer.stdout.close()
+
+
+COLUMNS = {
+    "origin": ("store",),
+    "head": ("seq", "version", "crc"),
+    "batch": ("version", "events", "steps", "lines", "crc"),
+    "checkpoint": ("version", "chain", "parts", "size", "crc"),
+    "part": ("seq", "number", "data"),
+}
+
+VALUES = ("'text'", "NULL", "1.5", "x'ff00'", "CAST(x'ff' AS TEXT)", "-1", "1 << 62", "''")
+
+
+@pytest.mark.parametrize("column", [f"{table}.{name}" for table, names in COLUMNS.items() for name in names])
+def test_a_column_that_holds_something_else_is_damage_and_no_traceback(
+    tmp_path: Path, column: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "j"
+    journal = Journal(path)
+    for number in (6, 12, 18):
+        write(journal, number)
+        keep(journal, recover(journal))
+    journal.close()
+    good = path.read_bytes()
+    table, name = column.split(".")
+    for value in VALUES:
+        path.write_bytes(good)
+        connection = sqlite3.connect(path, isolation_level=None)
+        with suppress(sqlite3.IntegrityError):
+            connection.execute(f"UPDATE {table} SET {name} = {value} ")
+        connection.close()
+        bad = path.read_bytes()
+        if bad == good:
+            continue
+        codes = {}
+        for what in (["check"], ["info"], ["export"], ["compact", "--keep", "3"]):
+            path.write_bytes(bad)
+            codes[what[0]] = main(["journal", what[0], str(path), *what[1:]])
+        assert codes.pop("check") == 74, value
+        assert set(codes.values()) <= {0, 74}, (value, codes)
+        path.write_bytes(bad)
+        try:
+            with Store(journal=path) as store:
+                store.handle_event(Event.unit_started("a"))
+                store.flush()
+                with suppress(JournalDamagedError):
+                    store.snapshot(at=7)
+                store.compact(keep=1)
+            assert Store(journal=path).close() is None
+        except JournalDamagedError:
+            pass
+    capsys.readouterr()
+
+
+def test_a_damaged_checkpoint_is_never_what_the_past_is_cut_off_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "j"
+    journal = Journal(path)
+    for _ in range(3):
+        write(journal, 6)
+        keep(journal, recover(journal))
+    write(journal, 6)
+    journal.close()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("UPDATE part SET data = x'5b5d' WHERE seq = 18")
+    connection.close()
+    with Store(journal=path) as store:
+        before = store.snapshot().json()
+        assert store.compact(keep=2) == 12
+    with Store(journal=path) as store:
+        assert store.snapshot().json() == before
+    assert main(["journal", "compact", str(path), "--keep", "6"]) == 74
+    assert "18" in capsys.readouterr().err
+    with Store(journal=path) as store:
+        assert store.snapshot().json() == before
+
+
+@pytest.mark.parametrize("version", ["9007199254740992", "9" * 5000, "-1", "x"])
+def test_a_version_that_cannot_be_one_is_a_usage_error(
+    version: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["state", "--at", version], ["journal", "compact", "j", f"--keep={version}"]):
+        assert main(command) == 2
+    assert "number of" in capsys.readouterr().err

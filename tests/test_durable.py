@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from actorstore import (
 from actorstore.errors import (
     JournalDamagedError,
     JournalFailedError,
+    JournalFullError,
     JournalInUseError,
     NoJournalError,
     StoreClosedError,
@@ -576,3 +578,95 @@ def test_a_killed_process_loses_nothing_that_flush_returned_for(path: Path, dura
     os.close(read)
     with Store(journal=path) as store:
         assert acked <= store.snapshot().version <= acked + 1
+
+
+# Files that are taken away.
+
+
+TAKEN = {
+    "the journal is removed": lambda path: path.unlink(),
+    "the journal is moved": lambda path: path.rename(path.with_name("moved")),
+    "the journal is replaced": lambda path: (
+        shutil.copy(path, path.with_name("c")) and os.replace(path.with_name("c"), path)
+    ),
+    "the WAL is removed": lambda path: path.with_name("j-wal").unlink(),
+    "the WAL is moved": lambda path: path.with_name("j-wal").rename(path.with_name("moved-wal")),
+}
+
+
+@pytest.mark.parametrize("durability", list(Durability))
+@pytest.mark.parametrize("what", TAKEN)
+def test_nothing_is_acked_into_a_file_that_was_taken_away(path: Path, what: str, durability: str) -> None:
+    store = Store(journal=path, durability=durability)
+    feed(store, 5)
+    store.flush()
+    TAKEN[what](path)
+    feed(store, 6, first=5)
+    with pytest.raises(JournalFailedError, match="removed, moved or replaced"):
+        store.flush()
+    with pytest.raises(JournalFailedError):
+        store.handle_event(Event.unit_started("a"))
+    store.close()
+    if "WAL" in what:  # what was in it is in the database now
+        with Store(journal=path) as store:
+            assert 5 <= store.stats().version <= 6
+        return
+    if "replaced" not in what:
+        with pytest.raises(JournalDamagedError, match="database is gone"):
+            Store(journal=path)
+    if "is moved" in what:
+        path.with_name("moved").rename(path)
+        with Store(journal=path) as store:
+            assert 5 <= store.stats().version <= 6
+
+
+def test_another_file_in_the_directory_changes_nothing(path: Path) -> None:
+    with Store(journal=path) as store:
+        for number in range(30):
+            feed(store, number + 1, first=number)
+            path.with_name(f"other{number}").touch()
+            assert store.flush().accepted == number + 1
+
+
+def test_compaction_without_room_says_so_and_loses_nothing(
+    path: Path, dense: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(journal=path) as store:
+        for number in range(30):
+            feed(store, number + 1, first=number)
+            store.flush()
+        wait_until(lambda: snapped(store))
+
+        def full(*_: object) -> bool:
+            raise NoRoomError("no space left on the device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Journal, "cut", full)
+            with pytest.raises(JournalFullError, match="no space left on the device; make room"):
+                store.compact(keep=5)
+        assert store.snapshot(at=3).version == 3
+        oldest = store.compact(keep=5)
+        assert 0 < oldest <= 25
+        assert store.snapshot().version == 30
+
+
+@pytest.mark.parametrize("at", [2**53, 2**64, -(2**70)])
+def test_a_version_beyond_53_bits_is_refused_everywhere(tmp_path: Path, path: Path, at: int) -> None:
+    with Store(journal=path, listen=tmp_path / "s") as store, RemoteStore(tmp_path / "s") as remote:
+        feed(store, 3)
+        for asked in (store, remote):
+            with pytest.raises(ValueError, match="53 bits"):
+                asked.snapshot(at=at)
+
+        async def ask() -> None:
+            for asked in (store, remote):
+                with pytest.raises(ValueError, match="53 bits"):
+                    await asked.aio.snapshot(at=at)
+
+        asyncio.run(ask())
+        with Raw(tmp_path / "s") as raw:
+            raw.hello()
+            raw.send(b'{"ask":{"id":1,"what":"snapshot","at":%d}}\n' % at)
+            assert raw.rest()[-1]["error"]["code"] == "bad_ask"
+        with pytest.raises(VersionGoneError):
+            remote.snapshot(at=2**53 - 1)

@@ -18,6 +18,7 @@ from actorstore.errors import (
     JournalDamagedError,
     JournalError,
     JournalFailedError,
+    JournalFullError,
     JournalInUseError,
     JournalRegressionError,
     NoJournalError,
@@ -96,6 +97,13 @@ CASES = [
         },
         "batch 7",
         "journal export /j",
+        JournalError,
+    ),
+    Case(
+        JournalFullError("/j", "no space left on the device"),
+        {"path": "/j", "reason": "no space left on the device"},
+        "/j cannot be compacted: no space left",
+        "make room",
         JournalError,
     ),
     Case(

@@ -7,7 +7,10 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sqlite3
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +18,8 @@ import pytest
 
 from actorstore.account import Account
 from actorstore.batch import Batch, Count, Farewell, pack
+from actorstore.compaction import cut_off
+from actorstore.compaction import write as keep
 from actorstore.errors import JournalDamagedError, JournalError, JournalInUseError
 from actorstore.journal import Durability, Journal
 from actorstore.journalfile import APPLICATION, FORMAT
@@ -91,6 +96,22 @@ def test_what_was_written_is_there_again(path: Path, durability: Durability) -> 
         unit_line(number) for number in range(1, 20)
     )
     again.close()
+
+
+def test_a_second_that_ends_while_a_batch_is_written_is_not_taken_for_a_sync(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(path, Durability.LOSE_A_SECOND)
+    write(journal, 1)
+    clock = iter([*[time.monotonic()] * 1, *[time.monotonic() + 10] * 9])
+    monkeypatch.setattr(
+        "actorstore.journal.time.monotonic", lambda: next(clock)
+    )  # when it begins, then later
+    write(journal, 1)
+    assert journal.sync_is_due_in() == 0.0
+    journal.sync()
+    assert journal.sync_is_due_in() is None
+    journal.let_go()
 
 
 @every_durability
@@ -242,6 +263,72 @@ def test_a_start_that_was_cut_short_is_made_up_for(path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["j"]
 
 
+@pytest.mark.parametrize("end", ["", "-wal", "-journal", "-shm"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "directory", "device", "link"])
+def test_what_is_no_file_is_refused_and_left_as_it_is(path: Path, end: str, kind: str) -> None:
+    if end:
+        Journal(path).close()
+    place = Path(f"{path}{end}")
+    match kind:
+        case "pipe":
+            os.mkfifo(place)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as made:
+                made.bind(str(place))
+        case "directory":
+            place.mkdir()
+        case "device" if os.geteuid() == 0:
+            os.mknod(place, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+        case "link" if end:
+            place.symlink_to(path.with_name("elsewhere"))
+        case "link":  # to a pipe of this test: what does not refuse it replaces what it names
+            os.mkfifo(path.with_name("elsewhere"))
+            place.symlink_to(path.with_name("elsewhere"))
+        case _:
+            pytest.skip("takes root")
+    before = {entry.name: entry.lstat() for entry in path.parent.iterdir()}
+    with pytest.raises(JournalError, match=r"regular file|name a file in it"):
+        Journal(path)
+    assert {entry.name: entry.lstat() for entry in path.parent.iterdir()} == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("end", ["", "-wal", "-journal", "-shm"])
+def test_a_journal_of_another_user_is_refused_and_left_as_it_is(path: Path, end: str) -> None:
+    Journal(path).close()
+    place = Path(f"{path}{end}")
+    place.touch()
+    os.chown(place, 12345, -1)
+    before = place.read_bytes()
+    with pytest.raises(JournalError, match="belongs to the user with id 12345"):
+        Journal(path)
+    assert (place.read_bytes(), place.stat().st_uid) == (before, 12345)
+    os.chown(place, os.geteuid(), -1)
+    Journal(path).close()
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "link", "another user's"])
+def test_what_is_in_the_way_of_a_new_journal_is_named_and_left(path: Path, kind: str) -> None:
+    place = path.with_name("j.new")
+    match kind:
+        case "directory":
+            place.mkdir()
+        case "pipe":
+            os.mkfifo(place)
+        case "link":
+            place.symlink_to(path.with_name("precious"))
+        case _:
+            place.write_text("theirs")
+            if os.geteuid():
+                pytest.skip("only root can give files away")
+            os.chown(place, 12345, -1)
+    before = place.lstat()
+    with pytest.raises(JournalError, match=r"j\.new is in the way"):
+        Journal(path)
+    assert place.lstat() == before
+    assert [entry.name for entry in path.parent.iterdir()] == ["j.new"]
+
+
 def test_the_format_is_in_the_header(path: Path) -> None:
     Journal(path).close()
     head = path.read_bytes()[:100]
@@ -268,6 +355,7 @@ def test_a_wal_that_is_cut_anywhere_leaves_an_exact_prefix(path: Path) -> None:
     for cut in cuts:
         path.write_bytes(database)
         Path(f"{path}-wal").write_bytes(whole[: max(0, cut)])
+        Path(f"{path}.lock").unlink(missing_ok=True)  # which would say that more than one is gone
         fold = opened(path)
         versions.append(fold.state.version)
         assert fold.accounts.get("p", Account()).lines == fold.state.version
@@ -316,6 +404,65 @@ def test_a_flipped_bit_in_the_database_is_never_applied(path: Path) -> None:
             assert fold.state.snapshot().json() == good
             outcomes["same"] += 1
     assert outcomes["found"] > 3, outcomes
+
+
+def test_a_flipped_bit_on_the_first_page_is_refused_or_costs_nothing_now_or_later(path: Path) -> None:
+    """The header and the list of tables, which no batch's checksum covers."""
+    journal = Journal(path)
+    write(journal, 30)
+    journal.close()
+    good = path.read_bytes()
+    start = int.from_bytes(good[105:107], "big")
+    drawn = random.Random(7)
+    outcomes = {"whole": 0, "refused": 0}
+    for place in (*range(120), *range(start, 16384)):
+        bad = bytearray(good)
+        bad[place] ^= 1 << drawn.randrange(8)
+        for end in ("-wal", ".lock"):
+            Path(f"{path}{end}").unlink(missing_ok=True)
+        path.write_bytes(bad)
+        try:
+            journal = Journal(path)
+        except JournalError:
+            outcomes["refused"] += 1
+            continue
+        outcomes["whole"] += 1
+        try:
+            assert recover(journal).state.version == 30, place
+            write(journal, 5)
+            keep(journal, recover(journal))
+            journal.close()
+        finally:
+            journal.let_go()
+        journal = Journal(path)
+        assert recover(journal).state.version == 35, place
+        assert journal.problems() == [], place
+        journal.let_go()
+    assert outcomes["refused"] > 10 * outcomes["whole"] > 100, outcomes
+
+
+def test_damage_in_the_list_of_free_pages_is_found_before_anything_is_written(path: Path) -> None:
+    journal = Journal(path)
+    for _ in range(20):
+        journal.append(1, b"", b'{"type":"note","payload":"%s"}\n' % (b"x" * 100_000))
+    keep(journal, recover(journal))
+    while cut_off(journal, journal.checkpoints()[-1]):
+        pass
+    journal.close()
+    good = path.read_bytes()
+    trunk = (int.from_bytes(good[32:36], "big") - 1) * 16384
+    assert trunk > 0
+    for place, value in (
+        (32, b"\0\0\0\2"),
+        (36, b"\0\0\0\1"),
+        (trunk, b"\0\1\0\0"),
+        (trunk + 4, b"\0\0\0\1"),
+    ):
+        path.write_bytes(good[:place] + value + good[place + 4 :])
+        with pytest.raises(JournalDamagedError, match="header"):
+            Journal(path)
+    path.write_bytes(good)
+    assert opened(path).state.version == 20
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from actorstore.cli import BROKEN, IN_USE, WRONG
 from actorstore.cli.talk import Talk
 from actorstore.compaction import cut_off, keep_at, packed_accounts
 from actorstore.errors import JournalDamagedError, JournalError, JournalFailedError, JournalInUseError
+from actorstore.event import MAX_INT
 from actorstore.journal import Checkpoint, Journal, NoRoomError
 from actorstore.journalfile import FORMAT
 from actorstore.recovery import Fold, begin
@@ -156,7 +157,7 @@ def info(args: argparse.Namespace, talk: Talk) -> int:
             "oldest": journal.oldest,
             "batches": journal.head.seq - journal.first + 1,
             "checkpoints": len(checkpoints),
-            "lastCheckpoint": checkpoints[-1].version if checkpoints else None,
+            "lastCheckpoint": max([checkpoint.version for checkpoint in checkpoints], default=None),
             "bytes": journal.size(),
         }
     if args.json:
@@ -254,7 +255,7 @@ def _copied(path: str) -> Iterator[Journal]:
 
 
 def _count(text: str) -> int:
-    if not text.isascii() or not text.isdecimal():
+    if not text.isascii() or not text.isdecimal() or len(text) > 16 or int(text) > MAX_INT:
         raise argparse.ArgumentTypeError(f"{clean(text, 40)!r} is no number of versions")
     return int(text)
 

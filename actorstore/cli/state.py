@@ -9,6 +9,7 @@ from typing import Final
 from actorstore.answers import StateSnapshot, UnitState
 from actorstore.cli import access, listing
 from actorstore.cli.view import counted, in_words, span
+from actorstore.event import MAX_INT
 from actorstore.remote import RemoteStore
 from actorstore.reply import ANSWER_SECONDS
 from actorstore.text import clean
@@ -54,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _version(text: str) -> int:
-    if not text.isascii() or not text.isdecimal():
+    if not text.isascii() or not text.isdecimal() or len(text) > 16 or int(text) > MAX_INT:
         raise argparse.ArgumentTypeError(
-            f"a version is a number of events, 0 or more; not {clean(text, 40)!r}"
+            f"a version is a number of events, 0 to {MAX_INT}; not {clean(text, 40)!r}"
         )
     return int(text)
 
