@@ -7,12 +7,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from actorstore import Event, RemoteStore, Store
+from actorstore.cli import main
+from actorstore.compaction import write as keep
+from actorstore.errors import JournalFullError
+from actorstore.journal import Journal
+from actorstore.recovery import recover
 from tests.raw import folder
 from tests.threads import ROOT, SECONDS, wait_until
 
@@ -161,3 +166,99 @@ with Store(journal=sys.argv[1]) as store:
     assert "cannot be written" in done.stdout
     with Store(journal=tmp_path / "j") as store:
         assert f"version {store.stats().version}" in done.stdout
+
+
+def traced(path: Path, fault: str) -> subprocess.CompletedProcess[str]:
+    """Feed a store some of whose writes fail."""
+    trace = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        os.devnull,
+        "-e",
+        "trace=pwrite64",
+        "-e",
+        f"inject=pwrite64:{fault}",
+    ]
+    return subprocess.run(
+        [*trace, sys.executable, "-c", FEED, str(path), "30"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not can_trace(), reason="strace is not installed, or may not trace")
+def test_a_write_that_fails_is_final_and_the_next_start_recovers(tmp_path: Path) -> None:
+    final = 0
+    for when in ("60+", "60", "61", "62", "63", "64"):
+        path = tmp_path / f"j{when}"
+        done = traced(path, f"error=EIO:when={when}")
+        said = done.stdout.split("\n")
+        acked = max([int(line) for line in said if line.isdigit()])
+        if done.returncode:
+            assert (done.returncode, said[-2].split()[0]) == (74, "JournalFailedError"), done.stdout
+            final += 1
+        else:
+            assert acked == 31, done.stdout  # it was the mark, which need not be written
+        with Store(journal=path) as store:
+            assert acked <= store.stats().version <= acked + 2
+    assert final >= 3
+
+
+@pytest.mark.skipif(not can_trace(), reason="strace is not installed, or may not trace")
+@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT", "EFBIG"])
+@pytest.mark.parametrize("last", [70, 71, 72, 73])
+def test_a_write_that_finds_no_room_is_tried_again(tmp_path: Path, error: str, last: int) -> None:
+    done = traced(tmp_path / "j", f"error={error}:when=60..{last}")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.split("\n")[-2] == "31"
+    with Store(journal=tmp_path / "j") as store:
+        assert store.stats().version == 31
+
+
+@pytest.mark.parametrize("durability", ["lose-nothing", "lose-unwritten"])
+def test_a_store_that_was_killed_starts_again_on_a_full_disk(small_disk: Path, durability: str) -> None:
+    code = """
+import os, signal, sys
+from actorstore import Event, Store
+store = Store(journal=sys.argv[1], durability=sys.argv[2])
+store.handle_event(Event.orch_started({"a": []}))
+store.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    command = [sys.executable, "-c", code, str(small_disk / "j"), durability]
+    for has_lock in (True, False):
+        subprocess.run(command, cwd=ROOT, timeout=SECONDS, check=False)
+        if not has_lock:
+            (small_disk / "j.lock").unlink()
+        fill(small_disk)
+        with Store(journal=small_disk / "j", durability=durability) as store:
+            version = store.stats().version
+            assert version == (1 if has_lock else 3)
+            assert store.snapshot().status == "running"
+            store.handle_event(Event.unit_failed("a", "x" * 500))
+            (small_disk / "filler").unlink()
+            store.flush(SECONDS)
+            assert store.stats().version == version + 1
+
+
+def test_compaction_on_a_full_disk_says_so_and_loses_nothing(small_disk: Path) -> None:
+    path = small_disk / "j"
+    journal = Journal(path)
+    for number in range(30):
+        journal.append(1, b"", b'{"type":"note","payload":"%s"}\n' % (b"x" * 100_000))
+        if number % 10 == 9:
+            keep(journal, recover(journal))
+    journal.close()
+    with Store(journal=path) as store:
+        fill(small_disk)
+        with suppress(JournalFullError):  # or there was room enough in the WAL
+            store.compact(keep=5)
+        (small_disk / "filler").unlink()
+        assert store.compact(keep=5) == 20
+        assert store.snapshot(at=25).version == 25
+    assert main(["journal", "check", str(path)]) == 0
