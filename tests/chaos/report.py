@@ -33,6 +33,7 @@ PROMISES: Final = {
     "G12": ("the state is a pure function of the journal", "`tests/chaos/checker.py`"),
     "F10": ("frozen readers do not slow the others", "`tests/chaos/latency.py`"),
     "F16": ("of two stores at one socket one wins", "`tests/chaos/scenarios.py`"),
+    "F19": ("a loss of power takes only the end, and the store starts", "`tests/test_power.py`"),
     "R": (
         "every bad line is rejected, no good one is, and the producer hears of it",
         "`tests/chaos/checker.py`",
@@ -45,13 +46,13 @@ Promises and faults that are checked by `make test` alone, with what they are in
 
 | | what | where |
 | --- | --- | --- |
-| G7, F05 | damage is found, named, never applied: some 450 flipped bits in WAL and database | `tests/test_journal.py` |
+| G7, F05 | damage is found, named, never applied: some 450 flipped bits in WAL and database, one in each byte of the first page, columns of another type, garbage and zeros at the WAL's start | `tests/test_journal.py`, `tests/test_cli_journal.py`, `tests/test_power.py` |
 | G10, F16 | one owner a journal | `tests/test_journal.py`, `tests/test_cli_journal.py` |
 | F03 | producers that are killed, with a spool | `tests/test_spool.py` |
 | F04 | the WAL cut at every byte of its end | `tests/test_journal.py` |
 | F06 | `fsync` fails on the n-th call, for each n until a run is clean (`strace`) | `tests/test_faults.py` |
-| F07 | the disk is full, and freed, 20 times (a small tmpfs) | `tests/test_faults.py` |
-| F09 | directories and files that cannot be written, are foreign, or newer | `tests/test_journal.py` |
+| F07 | the disk is full, and freed, 20 times (a small tmpfs); a quota, a limit on the size of files, and writes that fail (`strace`) | `tests/test_faults.py` |
+| F09 | directories and files that cannot be written, are foreign, newer, no files, another user's, or taken away from a running store | `tests/test_journal.py`, `tests/test_durable.py` |
 | F14 | an event that can no longer be read, a rule that raises | `tests/test_journal.py`, `tests/test_state.py` |
 | F18 | planted bugs: ack before commit, counts apart from events, resume off by one, a dropped update, a swallowed checksum | `tests/test_crash.py`, `tests/test_journal.py` |
 """

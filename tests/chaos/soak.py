@@ -24,7 +24,12 @@ from tests.chaos.scenarios import SCENARIOS, scene
 from tests.threads import ROOT
 
 HOSTILE: Final = "tests/test_hostile.py"
-"""Tests that are played among the scenarios."""
+POWER: Final = "tests/test_power.py"
+TESTS: Final = {HOSTILE: "G8", POWER: "F19"}
+"""Tests that are played among the scenarios, and what they check."""
+
+IMAGES: Final = 100
+"""How many losses of power are drawn each time, of each of six kinds."""
 
 
 def main() -> int:
@@ -49,11 +54,11 @@ def _soak(minutes: float, seed: int) -> int:
     happened: Counter[str] = Counter()
     verdict = Verdict()
     while time.monotonic() < end and not verdict.broken:
-        names = [*SCENARIOS, HOSTILE]
+        names = [*SCENARIOS, *TESTS]
         drawn.shuffle(names)  # all of them before any comes again
         for name in names:
             number = drawn.randrange(1 << 30)
-            verdict.add(_harass(number) if name == HOSTILE else _play(name, number, happened))
+            verdict.add(_test(name, number) if name in TESTS else _play(name, number, happened))
             played[name] += 1
             if verdict.broken or time.monotonic() >= end:
                 break
@@ -87,19 +92,20 @@ def _play(name: str, seed: int, happened: Counter[str]) -> Verdict:
     return verdict
 
 
-def _harass(seed: int) -> Verdict:
-    """Run the tests with hostile peers, with another seed."""
+def _test(name: str, seed: int) -> Verdict:
+    """Run tests that draw what they do, with another seed."""
     began = time.monotonic()
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", HOSTILE]
-    environment = {**os.environ, "CHAOS_SEED": str(seed)}
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", name]
+    environment = {**os.environ, "CHAOS_SEED": str(seed), "POWER_IMAGES": str(IMAGES)}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
     verdict = Verdict()
-    repeat = f"CHAOS_SEED={seed} python -m pytest {HOSTILE} runs it again"
-    verdict.check("G8", done.returncode == 0, f"{done.stdout.decode()}\n{repeat}")
+    repeat = f"CHAOS_SEED={seed} POWER_IMAGES={IMAGES} python -m pytest {name} runs it again"
+    for _ in range(6 * IMAGES if name == POWER and not done.returncode else 1):
+        verdict.check(TESTS[name], done.returncode == 0, f"{done.stdout.decode()}\n{repeat}")
     took = time.monotonic() - began
-    print(f"{HOSTILE} {seed}: {'BROKEN' if verdict.broken else 'ok'}, {took:.1f} s", flush=True)
+    print(f"{name} {seed}: {'BROKEN' if verdict.broken else 'ok'}, {took:.1f} s", flush=True)
     return verdict
 
 
