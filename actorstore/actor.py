@@ -37,6 +37,7 @@ from actorstore.answers import (
     Update,
 )
 from actorstore.checkpoint import freeze
+from actorstore.drafts import Draft, GraphParts, SnapshotDraft
 from actorstore.entries import entries
 from actorstore.errors import (
     InvalidEventError,
@@ -48,8 +49,7 @@ from actorstore.intake import Intake, Item
 from actorstore.keeper import Entry, Keeper
 from actorstore.producers import Claimant, Producers
 from actorstore.reply import Receiver
-from actorstore.run import Draft, GraphParts
-from actorstore.state import State
+from actorstore.state import AT_ONCE, BehindError, State
 from actorstore.text import clean
 from actorstore.unknown import UnknownUnits
 from actorstore.waiting import Later, Waiting
@@ -119,11 +119,21 @@ class Wake(NamedTuple):
 WAKE: Final = Wake()
 
 
+class CatchUp(NamedTuple):
+    """A message: make some more faces of units, for those who wait for them."""
+
+
+CATCH_UP: Final = CatchUp()
+
+FACES_A_TURN: Final = 1 << 12
+"""How many faces of units are made before others have their turn: a millisecond."""
+
+
 class Board:
     """What the actor leaves where others can see it: the last answers about each run, and its last state."""
 
     def __init__(self) -> None:
-        self.snapshots: dict[str | None, StateSnapshot] = {}
+        self.snapshots: dict[str | None, SnapshotDraft] = {}
         self.updates: dict[str | None, Update] = {}  # those that say that nothing has changed
         self.version = 0
         self.last: State | None = None  # what the actor left when it stopped
@@ -172,6 +182,7 @@ class StoreActor(pykka.ThreadingActor):
         )  # what waits until it is durable, and who asked behind it
         self._late: list[Question] = []  # who asked while nothing more was taken in
         self._applied = 0  # entries that were
+        self._has_news = False  # whether any were since the last checkpoint
         self._is_working = False
         self._has_ended = False
         self._connected = False  # what answers say: one of the next two
@@ -182,6 +193,9 @@ class StoreActor(pykka.ThreadingActor):
         self._unknown = UnknownUnits()
         self._to_tell: list[Account] = []  # whose listeners hear what became of their lines
         self._waiting: Waiting[Question] = Waiting()  # to be asked again after a change
+        self._behind: dict[Receiver, Question] = {}  # to be asked again once faces are made
+        self._faces_to_make = 0  # before that; none where nobody waits for them
+        self._has_caught_up = False  # whether they are made, but for what changed meanwhile
         if keeper is not None:
             keeper.attach(self._wake)
 
@@ -211,9 +225,7 @@ class StoreActor(pykka.ThreadingActor):
 
     def snapshot(self, run: str | None = None) -> StateSnapshot:
         """Return a run; see `Store.snapshot`."""
-        self._work()
-        snapshot = self._board.snapshots[run] = self._state.snapshot(run, self._connected)
-        return snapshot
+        return self.draft_snapshot(run).finish()
 
     def graph(self, run: str | None = None) -> GraphData | None:
         """Return the graph of a run; see `Store.graph`."""
@@ -323,12 +335,18 @@ class StoreActor(pykka.ThreadingActor):
         self._work()
         return self._state.graph(run)
 
+    def draft_snapshot(self, run: str | None) -> SnapshotDraft:
+        """Return a snapshot, for the caller to finish."""
+        self._work()
+        draft = self._board.snapshots[run] = self._state.draft_snapshot(run, self._connected)
+        return draft
+
     def draft(self, run: str | None, since: Cursor | None) -> Draft:
         """Return an update, for the caller to finish."""
         self._work()
         return self._state.update(run, since, self._connected)
 
-    def copy(self, run: str | None, since: Cursor | None) -> tuple[StateSnapshot, Cursor] | Update:
+    def copy(self, run: str | None, since: Cursor | None) -> tuple[SnapshotDraft, Cursor] | Update:
         """Return a run and its cursor, or what changed in it since a cursor that fits."""
         self._work()
         copy = self._state.copy(run, since, self._connected)
@@ -346,7 +364,7 @@ class StoreActor(pykka.ThreadingActor):
         """Return the run once it has ended; later, until then."""
         if not self._state.run(run).status.ended:
             return Later(run, "turn")
-        return self._state.snapshot(run, self._connected)
+        return self._state.draft_snapshot(run, self._connected)
 
     # The loop.
 
@@ -384,8 +402,12 @@ class StoreActor(pykka.ThreadingActor):
                 self._ask(message)
             case Question():
                 self._ask_durably(message)
+            case CatchUp():
+                self._work()
+                self._catch_up()
             case Forget():
                 self._waiting.forget(message.receiver)
+                self._behind.pop(message.receiver, None)
             case _:
                 with suppress(Exception):
                     logger.warning("a store's actor got a message that it does not know: %s", type(message))
@@ -540,8 +562,13 @@ class StoreActor(pykka.ThreadingActor):
             was_applied = True
         if was_applied:
             self._follow_up()
-            if keeper.wants_checkpoint():
+            self._has_news = True
+        if self._has_news and keeper.wants_checkpoint():
+            if self._has_caught_up or self._state.behind <= AT_ONCE:
                 keeper.checkpoint(committed.place, freeze(self._state), self._producers.counts())
+                self._has_news = False
+            else:
+                self._want_faces()
         if keeper.trouble is not None:
             self._ask_out_of_turn()
 
@@ -570,8 +597,12 @@ class StoreActor(pykka.ThreadingActor):
                 self._ask(question)
 
     def _ask(self, question: Question) -> None:
+        self._state.is_patient = not self._has_caught_up
         try:
             answer = question.ask(self)
+        except BehindError:
+            self._behind[question.receiver] = question
+            self._want_faces()
         except BaseException as error:
             question.receiver.fail(error)
         else:
@@ -579,6 +610,35 @@ class StoreActor(pykka.ThreadingActor):
                 self._waiting.add(answer, question.receiver, question)
             else:
                 question.receiver.set(answer)
+        finally:
+            self._state.is_patient = False
+
+    def _want_faces(self) -> None:
+        """Have the faces made that are missing now, a few in each turn; a million at once take 0.3 s."""
+        if not self._faces_to_make:
+            self._faces_to_make = self._state.behind
+            with suppress(pykka.ActorDeadError):  # it is stopping, and asks them in the end
+                self.actor_ref.tell(CATCH_UP)
+
+    def _catch_up(self) -> None:
+        """Make some faces, and go on with what waits for them when there are no more to make."""
+        if not self._faces_to_make:
+            return
+        self._state.catch_up(FACES_A_TURN)
+        self._faces_to_make = max(0, min(self._faces_to_make - FACES_A_TURN, self._state.behind))
+        if self._faces_to_make:
+            self.actor_ref.tell(CATCH_UP)
+            return
+        self._has_caught_up = True
+        self._ask_those_behind()
+        if self._keeper is not None:
+            self._advance(self._keeper)
+        self._has_caught_up = False
+
+    def _ask_those_behind(self) -> None:
+        behind, self._behind = self._behind, {}
+        for question in behind.values():
+            self._ask(question)
 
     def _ask_again(self, questions: list[Question]) -> None:
         for question in questions:
@@ -604,15 +664,17 @@ class StoreActor(pykka.ThreadingActor):
                     self._intake.closed = error
             else:
                 self._keeper.abandon()
+            self._has_caught_up = True  # there will be no more turns
+            self._ask_those_behind()
             self._ask_again(self._waiting.take_all())
             if is_orderly:
                 self._tell()
         finally:
             self._board.last, self._board.connected = self._state, self._connected
             left = [thing for thing in (*self._queue, *self._late) if isinstance(thing, Question)]
-            for receiver in (*self._waiting, *[question.receiver for question in left]):
+            for receiver in (*self._waiting, *self._behind, *[question.receiver for question in left]):
                 receiver.fail(error())
-            self._waiting = Waiting()
+            self._waiting, self._behind = Waiting(), {}
             self._queue.clear()
             for hear in self._board.watchers:
                 hear(error())

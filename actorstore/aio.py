@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from actorstore.actor import NOWHERE, Standing, StoreActor
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
+from actorstore.drafts import Draft, SnapshotDraft
 from actorstore.errors import ForkedStoreError, StoreClosedError, StoreFailedError
 from actorstore.event import Event
 from actorstore.intake import Intake
@@ -20,7 +21,6 @@ from actorstore.loop import LoopReply
 from actorstore.mailbox import POLL_SECONDS, Mailbox
 from actorstore.reply import ANSWER_SECONDS
 from actorstore.reporting import AsyncReporter
-from actorstore.run import Draft
 from actorstore.wire import CHUNK_BYTES, chunks
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ class AsyncStore(AsyncReporter):
         kept = self._mailbox.kept(run)
         if kept is not None:
             return kept
-        return await self._ask(lambda actor: actor.snapshot(run), timeout)
+        draft = await self._ask(lambda actor: actor.draft_snapshot(run), timeout)
+        return await _finished(draft.finish, draft.large)
 
     @_also_elsewhere
     async def graph(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> GraphData | None:
@@ -144,7 +145,7 @@ class AsyncStore(AsyncReporter):
                 if last is None:
                     return
                 draft = last
-            update = await asyncio.to_thread(draft.finish) if draft.costly else draft.finish()
+            update = await _finished(draft.finish, draft.large)
             yield update
             seen = Standing(run, update.cursor, update.connected)
             question = partial(StoreActor.next_draft, seen=seen)
@@ -152,7 +153,8 @@ class AsyncStore(AsyncReporter):
     @_also_elsewhere
     async def wait(self, run: str | None = None, *, timeout: float | None = None) -> StateSnapshot:
         """Wait until the run has ended, and return it."""
-        return cast(StateSnapshot, await self._ask(lambda actor: actor.ended(run), timeout))
+        draft = cast(SnapshotDraft, await self._ask(lambda actor: actor.ended(run), timeout))
+        return await _finished(draft.finish, draft.large)
 
     @_also_elsewhere
     async def stats(self) -> StoreStats:
@@ -205,3 +207,8 @@ class AsyncStore(AsyncReporter):
         finally:
             if not receiver.future.done():
                 self._mailbox.forget(receiver)
+
+
+async def _finished(finish: Callable[[], T], large: bool) -> T:
+    """Finish a draft, without holding the loop up over a large one."""
+    return await asyncio.to_thread(finish) if large else finish()

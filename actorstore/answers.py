@@ -13,6 +13,7 @@ from typing import NewType
 
 import msgspec
 
+from actorstore import slices
 from actorstore.errors import UnknownUnitError
 
 Cursor = NewType("Cursor", str)
@@ -221,6 +222,12 @@ class GraphData(Answer, frozen=True):
     problems: tuple[GraphProblem, ...]
     """What is wrong with the graph, as it was sent."""
 
+    def json(self) -> bytes:
+        """Return the graph as JSON; a large one in slices, between which others have the interpreter."""
+        if len(self.nodes) + len(self.edges) <= slices.LARGE:
+            return msgspec.json.encode(self)
+        return b"".join(slices.graph(self))
+
     def __repr__(self) -> str:
         return (
             f"<GraphData: {len(self.nodes)} nodes, {len(self.edges)} edges, "
@@ -272,6 +279,13 @@ class Update(Answer, frozen=True):
     """Why the run failed."""
     graph: GraphData | None = None
     """The graph, where it changed."""
+
+    def json(self) -> bytes:
+        """Return the update as JSON; a large one in slices, between which others have the interpreter."""
+        graph = 0 if self.graph is None else len(self.graph.nodes) + len(self.graph.edges)
+        if len(self.units) + graph <= slices.LARGE:
+            return msgspec.json.encode(self)
+        return b"".join(slices.update(self, [self.units], self.graph))
 
     def __repr__(self) -> str:
         span = "the whole run" if self.since is None else f"from version {self.since}"
@@ -364,6 +378,12 @@ class FlushResult(Answer, frozen=True, omit_defaults=False):
     """Of those accepted, events that named a unit which the run did not have, and so changed nothing."""
 
 
+def _json(snapshot: StateSnapshot) -> bytes:
+    if len(snapshot.units) <= slices.LARGE:
+        return msgspec.json.encode(snapshot)
+    return b"".join(slices.snapshot(snapshot, [snapshot.units]))
+
+
 def _msgpack(answer: Answer) -> bytes:
     try:
         return msgspec.msgpack.encode(answer)
@@ -393,11 +413,12 @@ class Shared:
     that race compute the same value twice, and one assignment wins.
     """
 
-    __slots__ = ("index", "json", "msgpack")
+    __slots__ = ("index", "json", "msgpack", "slices")
 
     def __init__(self, index: UnitIndex) -> None:
         self.index = index
         self.json: bytes | None = None
+        self.slices: tuple[bytes, ...] | None = None  # the JSON in slices, without `connected`
         self.msgpack: bytes | None = None
 
 
@@ -427,7 +448,7 @@ def _encode_once(snapshot: StateSnapshot, form: str) -> bytes:
     start, no, yes = _FLAGS[form]
     whole: bytes | None = getattr(shared, form)
     if whole is None:
-        whole = msgspec.json.encode(snapshot) if form == "json" else _msgpack(snapshot)
+        whole = _json(snapshot) if form == "json" else _msgpack(snapshot)
         setattr(shared, form, whole)
     right, wrong = (yes, no) if snapshot.connected else (no, yes)
     if whole.startswith(wrong, start):

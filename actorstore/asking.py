@@ -68,7 +68,7 @@ class Asking:
         self._small: deque[tuple[Asked, object]] = deque()  # answers that are not written yet
         self._large: deque[tuple[Asked, object]] = deque()  # those that take long to be made into bytes
         self._is_making = False  # whether one of these is being made
-        self._made: tuple[Asked, bytes] | None = None  # and waits until the other end reads
+        self._made: tuple[Asked, list[bytes]] | None = None  # and waits until the other end reads
 
     def __bool__(self) -> bool:
         return bool(self._open)
@@ -188,10 +188,10 @@ class Asking:
                 connection.write(asked.encode(value))
             self._is_over(asked)
         if self._made is not None and not connection.is_choked:
-            (asked, line), self._made = self._made, None
+            (asked, pieces), self._made = self._made, None
             self._is_making = False
             if asked.is_open:
-                connection.write(line)
+                connection.write_pieces(pieces)
             self._is_over(asked)
         while self._large and not self._is_making and not connection.is_choked:
             self._make(*self._large.popleft())
@@ -227,12 +227,12 @@ class Asking:
             self._is_over(asked)
             return
 
-        def take(line: object) -> None:
-            self._made = asked, line  # type: ignore[assignment]
+        def take(pieces: list[bytes]) -> None:
+            self._made = asked, pieces
             self.go_on()
 
         self._is_making = True
-        self._server.encode(self._connection, lambda: asked.encode_if_open(value), take)
+        self._server.encode(self._connection, lambda: asked.encode_slowly(value), take)
 
     def _is_over(self, asked: Asked) -> None:
         """Let go of a question that is answered, or that nobody waits for any more."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
@@ -62,6 +62,9 @@ LINE_BYTES: Final = 96
 
 MESSAGES_AT_ONCE: Final = 64
 """How many messages of one connection are handled before others have their turn."""
+
+PIECES_AT_ONCE: Final = 16
+"""How many pieces of answers are written on one connection before others have their turn: a megabyte."""
 
 LOOK_SECONDS: Final = 1.0
 """How often a connection that says nothing more is looked after."""
@@ -202,8 +205,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The other end reads again."""
         self._choked = False
-        while self._outbox and not self._choked and self._transport is not None:
-            self._transport.write(self._outbox.popleft())
+        self._write_on()
         if self._asking is not None:
             self._asking.go_on()
         self.work()
@@ -371,6 +373,26 @@ class Connection(asyncio.Protocol):
         """Close the connection where this was the last that it waited for."""
         if self._ended:
             self._end()
+
+    def write_pieces(self, pieces: Iterable[bytes]) -> None:
+        """Write a long line piece by piece, once the other end reads: as one it would be copied twice."""
+        if self._transport is None or self._gone:
+            return
+        for piece in pieces:
+            self._put_off(piece)
+        if not self._choked:
+            self._write_on()
+
+    def _write_on(self) -> None:
+        """Write what was put off, while the other end reads, and not so much that others wait long."""
+        left = PIECES_AT_ONCE
+        while self._outbox and not self._choked and self._transport is not None:
+            if not left:
+                self._choked = True  # until others have had their turn
+                self._server.soon(self.resume_writing)
+                break
+            left -= 1
+            self._transport.write(self._outbox.popleft())
 
     def write(self, data: bytes) -> None:
         """Write something once the other end reads."""

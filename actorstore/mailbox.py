@@ -12,11 +12,11 @@ import pykka
 
 from actorstore.actor import Board, Forget, Order, Origin, Question, Standing, StoreActor
 from actorstore.answers import StateSnapshot, Update
+from actorstore.drafts import Draft
 from actorstore.errors import StoreClosedError, StoreTimeoutError
 from actorstore.intake import Intake
 from actorstore.keeper import Keeper
 from actorstore.reply import Receiver, Reply
-from actorstore.run import Draft
 from actorstore.shelter import Latch
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class Mailbox:
             return None
         self._intake.check_open()
         self._intake.check_thread()
-        return kept
+        return kept.finish()
 
     def kept_update(self, run: str | None, since: str) -> Update | None:
         """Return the update that says that nothing has changed since a cursor, where that still holds.

@@ -7,18 +7,24 @@ graph, and its levels, is for whoever asks for the graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from actorstore.answers import GraphData, GraphEdge, GraphNode, UnitStatus
 from actorstore.errors import InvalidEventError
 from actorstore.event import ABSENT, MAX_ID_BYTES, Count, Event, Id, explain
-from actorstore.graph import build
+from actorstore.graph import Steps, build_in_steps
+from actorstore.slices import SLICE_THINGS
+
+T = TypeVar("T")
+
+LARGE_GRAPH: Final = 1 << 16
+"""Edges and levels of a graph of more nodes and edges than this are kept in slices of JSON."""
 
 
-class SentNode(msgspec.Struct, gc=False):
+class SentNode(msgspec.Struct, gc=False, omit_defaults=True):
     """A node of a graph as it was sent."""
 
     id: Id
@@ -33,6 +39,15 @@ class SentNode(msgspec.Struct, gc=False):
     """The tasks that a resumed run has done."""
 
 
+class GraphSlice(NamedTuple):
+    """Some of a graph as it was sent, in JSON; no slice is large."""
+
+    kind: str
+    """`nodes`, `edges` or `levels`."""
+    data: bytes
+    """An array: of nodes, of edges, or of levels, each its number and some of its ids."""
+
+
 class SentGraph(msgspec.Struct, gc=False):
     """A graph as it was sent, before anybody has looked what is wrong with it."""
 
@@ -43,13 +58,72 @@ class SentGraph(msgspec.Struct, gc=False):
     levels: list[list[str]] | None = None
     """Unit ids by level."""
 
-    def check(self) -> GraphData:
-        """Find out what is wrong with the graph, and give its nodes their levels."""
-        nodes = [
-            GraphNode(node.id, 0, node.tasks or 0, node.status, node.completed_tasks)
-            for node in self.nodes or ()
-        ]
-        return build(nodes, self.edges or (), self.levels or ())
+    def slices(self) -> Iterator[GraphSlice]:
+        """Yield the graph in slices, in a short call each."""
+        for nodes in _sliced(self.nodes or []):
+            yield GraphSlice("nodes", _encode(nodes))
+        for edges in _sliced(self.edges or []):
+            yield GraphSlice("edges", _encode(edges))
+        for rows in _level_rows(self.levels or []):
+            yield GraphSlice("levels", _encode(rows))
+
+    def check(self) -> Steps[GraphData]:
+        """Find out, step by step, what is wrong with the graph, and give its nodes their levels."""
+        nodes: list[GraphNode] = []
+        for some in _sliced(self.nodes or []):
+            nodes += _graph_nodes(some)
+            yield
+        levels = tuple(map(tuple, self.levels or ()))
+        return (yield from build_in_steps(nodes, list(self.edges or ()), levels))
+
+
+class SlicedGraph:
+    """A graph as it was sent, kept as the JSON of its slices: a fifth of what its edges would take.
+
+    Args:
+        slices: Those of `SentGraph.slices`, in their order.
+        nodes: The nodes, where those are not among the slices: they are there
+            already, and to free them would leave holes in the memory.
+    """
+
+    __slots__ = ("_nodes", "_slices")
+
+    def __init__(self, slices: Iterable[GraphSlice], nodes: list[SentNode] | None = None) -> None:
+        self._slices = tuple(slices)
+        self._nodes = nodes or []
+
+    def slices(self) -> Iterator[GraphSlice]:
+        """Yield the slices."""
+        yield from SentGraph(self._nodes).slices()
+        yield from self._slices
+
+    def check(self) -> Steps[GraphData]:
+        """Find out, step by step, what is wrong with the graph, and give its nodes their levels."""
+        nodes: list[GraphNode] = []
+        edges: list[GraphEdge] = []
+        levels: list[list[str]] = []
+        for some in _sliced(self._nodes):
+            nodes += _graph_nodes(some)
+            yield
+        for kind, data in self._slices:
+            match kind:
+                case "nodes":
+                    nodes += _graph_nodes(_nodes.decode(data))
+                case "edges":
+                    edges += _edges.decode(data)
+                case _:
+                    for number, ids in _rows.decode(data):
+                        levels += [[] for _ in range(1 + number - len(levels))]
+                        levels[number] += ids
+            yield
+        return (yield from build_in_steps(nodes, edges, tuple(map(tuple, levels))))
+
+
+class LargeGraph(SentGraph, gc=False):
+    """A graph too large to be kept as it was decoded: its nodes, from which units are made, and slices."""
+
+    kept: SlicedGraph | None = None
+    """All of it."""
 
 
 class RunPlan(msgspec.Struct, gc=False):
@@ -89,13 +163,58 @@ class _Added(msgspec.Struct, gc=False):
 _plan = msgspec.json.Decoder(RunPlan)
 _added = msgspec.json.Decoder(_Added)
 _counts = msgspec.json.Decoder(TaskCounts)
+_encode = msgspec.json.Encoder().encode
+_nodes = msgspec.json.Decoder(list[SentNode])
+_edges = msgspec.json.Decoder(list[GraphEdge])
+_rows = msgspec.json.Decoder(list[tuple[int, list[str]]])
 
 
 def _run_plan(raw: msgspec.Raw) -> RunPlan:
     plan = _plan.decode(raw)
     if plan.graph is not None:
         _check_ids([node.id for node in plan.graph.nodes or ()])
+        if len(plan.graph.nodes or ()) + len(plan.graph.edges or ()) > LARGE_GRAPH:
+            plan.graph = _sliced_graph(plan.graph)
     return plan
+
+
+def _sliced_graph(graph: SentGraph) -> LargeGraph:
+    """Put a graph into slices, in the thread that has decoded it, so that the actor need not.
+
+    What was decoded of the edges is let go of bit by bit: all at once would stop
+    every thread for as long as the actor may take for thousands of events.
+    """
+    kept = SlicedGraph(SentGraph(None, graph.edges, graph.levels).slices(), graph.nodes)
+    edges, levels = graph.edges or [], graph.levels or []
+    while edges:
+        del edges[-SLICE_THINGS:]
+    while levels:
+        del levels[-SLICE_THINGS:]
+    return LargeGraph(graph.nodes, kept=kept)
+
+
+def _sliced(things: list[T]) -> Iterator[list[T]]:
+    for start in range(0, len(things), SLICE_THINGS):
+        yield things[start : start + SLICE_THINGS]
+
+
+def _level_rows(levels: list[list[str]]) -> Iterator[list[tuple[int, list[str]]]]:
+    """Yield levels with their numbers, some at a time; one with many ids comes in more than one row."""
+    rows: list[tuple[int, list[str]]] = []
+    size = 0
+    for number, all_ids in enumerate(levels):
+        for ids in _sliced(all_ids) if all_ids else [[]]:
+            if rows and size + 1 + len(ids) > SLICE_THINGS:
+                yield rows
+                rows, size = [], 0
+            rows.append((number, ids))
+            size += 1 + len(ids)
+    if rows:
+        yield rows
+
+
+def _graph_nodes(nodes: list[SentNode]) -> list[GraphNode]:
+    return [GraphNode(node.id, 0, node.tasks or 0, node.status, node.completed_tasks) for node in nodes]
 
 
 def _new_unit(raw: msgspec.Raw) -> NewUnit:

@@ -495,6 +495,15 @@ def answer(id: int, parts: Mapping[str, bytes]) -> bytes:
     return b'{"answer":{"id":%d%s}}\n' % (id, told)
 
 
+def sliced_answer(id: int, parts: Mapping[str, Iterable[bytes]]) -> Iterator[bytes]:
+    """Yield the line that answers a question, its parts in slices of JSON; empty slices are kept."""
+    yield b'{"answer":{"id":%d' % id
+    for name, slices in parts.items():
+        yield b',"%s":' % name.encode()
+        yield from slices
+    yield b"}}\n"
+
+
 def refusal(id: int, error: Refusal) -> bytes:
     """Return the line that refuses a question."""
     return answer(id, {"error": _encode_refusal(error)})

@@ -5,13 +5,16 @@ The table in docs/protocol.md says what each of them means; a test keeps it so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import msgspec
 
+from actorstore import slices
 from actorstore.actor import NOWHERE, Standing, StoreActor
-from actorstore.answers import Cursor, StateSnapshot, Update
+from actorstore.answers import Cursor, RunInfo, StateSnapshot, Update, shared_by
+from actorstore.drafts import LARGE_UNITS, Draft, GraphParts, SnapshotDraft, sliced_snapshot
 from actorstore.errors import (
     JournalDamagedError,
     JournalFailedError,
@@ -21,13 +24,17 @@ from actorstore.errors import (
     UnknownRunError,
     VersionGoneError,
 )
-from actorstore.protocol import Ask, Refusal, answer
-from actorstore.run import Draft, GraphParts
+from actorstore.pacing import rested
+from actorstore.protocol import Ask, Refusal, answer, sliced_answer
 from actorstore.waiting import Later
 
 if TYPE_CHECKING:
     from actorstore.asking import Asking
     from actorstore.server import Server
+
+
+PIECE_BYTES: Final = 1 << 16
+"""About how many bytes of a large answer are written at a time."""
 
 
 class Kind(NamedTuple):
@@ -70,8 +77,8 @@ def _copy(answer: object) -> dict[str, bytes]:
         return {"update": answer.json()}
     if isinstance(answer, StateSnapshot):  # of the past, which has no cursor
         return {"snapshot": answer.json()}
-    snapshot, cursor = cast(tuple[StateSnapshot, Cursor], answer)
-    return {"cursor": msgspec.json.encode(cursor), "snapshot": snapshot.json()}
+    draft, cursor = cast(tuple[SnapshotDraft, Cursor], answer)
+    return {"cursor": msgspec.json.encode(cursor), "snapshot": draft.finish().json()}
 
 
 def _graph(answer: object) -> dict[str, bytes]:
@@ -83,6 +90,10 @@ def _update(answer: object) -> dict[str, bytes]:
     return {"update": cast(Draft, answer).finish().json()}
 
 
+def _ended(answer: object) -> dict[str, bytes]:
+    return {"snapshot": cast(SnapshotDraft, answer).finish().json()}
+
+
 KINDS: Final[Mapping[str, Kind]] = {
     "snapshot": Kind(lambda actor, ask: actor.copy(ask.run, _cursor(ask)), _copy),
     "graph": Kind(lambda actor, ask: actor.graph_parts(ask.run), _graph),
@@ -90,25 +101,45 @@ KINDS: Final[Mapping[str, Kind]] = {
     "stats": Kind(lambda actor, _: actor.stats(), lambda stats: {"stats": msgspec.json.encode(stats)}),
     "update": Kind(lambda actor, ask: actor.draft(ask.run, _cursor(ask)), _update),
     "next": Kind(_next, _update, waits=True),
-    "wait": Kind(
-        _wait,
-        lambda run: {"snapshot": cast(StateSnapshot, run).json()},
-        waits=True,
-    ),
+    "wait": Kind(_wait, _ended, waits=True),
     "connected": Kind(_connect, lambda connected: {"connected": msgspec.json.encode(connected)}),
 }
 """What is asked -> how it is answered."""
 
 
 def takes_long(answer: object) -> bool:
-    """Whether an answer is to be encoded where nobody waits behind it."""
+    """Whether an answer is to be encoded in slices, where nobody waits behind it."""
     match answer:
-        case GraphParts():
-            return not answer.whole
-        case Draft():
-            return answer.costly
+        case GraphParts() | Draft() | SnapshotDraft():
+            return answer.large
+        case Update() | StateSnapshot():
+            return len(answer.units) > LARGE_UNITS
+        case (SnapshotDraft() as draft, _):
+            return draft.large
+        case tuple():  # all runs
+            return len(answer) > LARGE_UNITS
         case _:
             return False
+
+
+def _slices(answer: object) -> dict[str, Iterable[bytes]]:
+    """Return the JSON of an answer that takes long, by name."""
+    match answer:
+        case GraphParts():
+            return {"graph": answer.slices()}
+        case Draft():
+            return {"update": answer.slices()}
+        case Update():
+            return {"update": slices.update(answer, [answer.units], answer.graph)}
+        case SnapshotDraft():
+            return {"snapshot": answer.slices()}
+        case StateSnapshot():
+            return {"snapshot": sliced_snapshot(answer, (answer.units,), shared_by(answer))}
+        case tuple() if isinstance(answer[0], RunInfo):
+            return {"runs": chain([b"["], slices.elements([answer]), [b"]"])}
+        case _:
+            draft, cursor = cast(tuple[SnapshotDraft, Cursor], answer)
+            return {"cursor": [msgspec.json.encode(cursor)], "snapshot": draft.slices()}
 
 
 def refused(error: BaseException) -> Refusal:
@@ -170,9 +201,23 @@ class Asked:
         """Return the line that answers the question."""
         return answer(self.question.id, self._kind.encode(value))
 
-    def encode_if_open(self, value: object) -> bytes:
-        """Return that line, or nothing where nobody waits for it any more."""
-        return self.encode(value) if self.is_open else b""
+    def encode_slowly(self, value: object) -> list[bytes]:
+        """Return the line in pieces; rests now and then, so that others have the interpreter meanwhile.
+
+        Stops where the answer is wanted no more.
+        """
+        pieces: list[bytes] = []
+        small: list[bytes] = []
+        size = 0
+        for slice in rested(sliced_answer(self.question.id, _slices(value))):
+            if not self.is_open:
+                return []
+            small.append(slice)
+            size += len(slice)
+            if size >= PIECE_BYTES:
+                pieces.append(b"".join(small))
+                small, size = [], 0
+        return [*pieces, b"".join(small)]
 
     def set(self, value: object) -> bool:
         """Hand the answer over to the loop; called by the actor."""

@@ -7,8 +7,11 @@ an answer costs what changed since the last one.
 
 Pure, as `actorstore.state` is, whose rules are the only ones to write here.
 
-Reading order: `Unit`, `Run`, then `GraphParts` and `Draft`, which put off what
-takes long to those who ask for it.
+What takes long is put off to those who ask for it: the answers are drafts
+(`actorstore.drafts`). The faces of a large run are made bit by bit
+(`Run.catch_up`), so that no question has to wait for a million of them.
+
+Reading order: `Unit`, `Run`.
 """
 
 from __future__ import annotations
@@ -16,8 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from itertools import takewhile
-
-import msgspec
 
 from actorstore.answers import (
     Cursor,
@@ -31,10 +32,11 @@ from actorstore.answers import (
     UnitState,
     UnitStatus,
     Update,
-    share,
 )
-from actorstore.graph import EMPTY, extend
-from actorstore.payload import NewUnit, RunPlan, SentGraph, SentNode
+from actorstore.drafts import Draft, GraphParts, SnapshotDraft
+from actorstore.graph import EMPTY
+from actorstore.payload import LargeGraph, NewUnit, RunPlan, SentNode, SlicedGraph
+from actorstore.unitlist import Chunks, UnitList
 
 
 class Unit:
@@ -100,60 +102,6 @@ def _units(nodes: Iterable[SentNode]) -> dict[str, Unit]:
     }
 
 
-class GraphParts:
-    """A graph as it was sent and the units added to it since, put together by whoever first asks."""
-
-    __slots__ = ("_parts",)
-
-    def __init__(self, base: SentGraph | GraphData, added: tuple[tuple[str, NewUnit], ...] = ()) -> None:
-        self._parts = base, added  # replaced as one, because the actor may read it meanwhile
-
-    def plus(self, added: tuple[tuple[str, NewUnit], ...]) -> GraphParts:
-        """Return the graph with more units."""
-        base, before = self._parts
-        return GraphParts(base, before + added)
-
-    @property
-    def whole(self) -> bool:
-        """Whether the graph is put together already."""
-        base, added = self._parts
-        return isinstance(base, GraphData) and not added
-
-    def data(self) -> GraphData:
-        """Return the whole graph; the first call costs time per unit and edge."""
-        base, added = self._parts
-        graph = base if isinstance(base, GraphData) else base.check()
-        if added:
-            graph = extend(graph, [(id, unit.tasks, unit.depends_on) for id, unit in added])
-        self._parts = graph, ()
-        return graph
-
-
-class Draft:
-    """An update that still lacks its graph, so that the actor need not wait for one."""
-
-    __slots__ = ("_graph", "_update")
-
-    def __init__(self, update: Update, graph: GraphParts | None) -> None:
-        self._update = update
-        self._graph = graph
-
-    @property
-    def costly(self) -> bool:
-        """Whether `finish` has to put a graph together."""
-        return self._graph is not None and not self._graph.whole
-
-    def bare(self) -> Update:
-        """Return the update without its graph."""
-        return self._update
-
-    def finish(self) -> Update:
-        """Return the update, its graph put together."""
-        if self._graph is None:
-            return self._update
-        return msgspec.structs.replace(self._update, graph=self._graph.data())
-
-
 class Run:
     """One run: what its rules have made of it, and its answers."""
 
@@ -172,16 +120,17 @@ class Run:
         self.parallelism = 0
         self.units: dict[str, Unit] = {}
         self.unseen: list[Unit] = []  # units whose face is out of date
-        self._faces: list[UnitState] | None = None  # in graph order; made when first asked for
-        self._tuple: tuple[UnitState, ...] | None = None
+        self._faces = UnitList()  # in graph order; made when first asked for
+        self._faceless: list[Unit] | None = None  # all units, while some have no face yet
+        self._has_faces = False  # whether all units but those in `unseen` have one
         self._counts = dict.fromkeys(UnitStatus, 0)
         self._first_seen = version  # the version that the faces were made at
         self._last_seen: dict[int, int] = {}  # place -> version it was brought up to date at, newest last
         self._index = UnitIndex()
         self._graph: GraphParts | None = None
-        self._added: list[tuple[str, NewUnit]] = []  # not yet in the graph
+        self._added: list[tuple[str, NewUnit]] = []  # since the graph was sent; only appended to
         self._graph_changed = version
-        self._snapshot: StateSnapshot | None = None
+        self._snapshot: SnapshotDraft | None = None
 
     # What the rules of runs do.
 
@@ -190,7 +139,9 @@ class Run:
         self.parallelism = plan.parallelism or 0
         if plan.graph is None:
             return
-        self._graph = GraphParts(plan.graph)
+        graph = plan.graph
+        kept = graph.kept if isinstance(graph, LargeGraph) else None
+        self._graph = GraphParts(graph if kept is None else kept, self._added)
         nodes = plan.graph.nodes or []
         self.units = _units(nodes)
         if len(self.units) < len(nodes):
@@ -203,7 +154,10 @@ class Run:
             return
         unit = Unit(id, len(self.units), UnitStatus.PENDING, 0, new.tasks)
         self.units[id] = unit
-        self.unseen.append(unit)
+        if self._has_faces:
+            self.unseen.append(unit)
+        elif self._faceless is not None:
+            self._faceless.append(unit)
         self.changed = self._graph_changed = version
         self._index = UnitIndex()
         self._added.append((id, new))
@@ -215,61 +169,65 @@ class Run:
         """The version of the last change to the graph."""
         return self._graph_changed
 
-    def faces(self, version: int) -> tuple[UnitState, ...]:
+    def faces(self, version: int) -> Chunks:
         """Return the units as others see them, in graph order."""
-        self._bring_up_to_date(version)
-        if self._tuple is None:
-            self._tuple = tuple(self._faces or ())
-        return self._tuple
+        self.catch_up(version)
+        return self._faces.freeze()
 
     def restore(
-        self, faces: list[UnitState], graph: GraphParts | None, graph_changed: int, version: int
+        self,
+        faces: list[UnitState],
+        graph: SlicedGraph | GraphData | None,
+        added: list[tuple[str, NewUnit]],
+        graph_changed: int,
+        version: int,
     ) -> None:
         """Take units and graph as they were at a version; cursors from before it do not fit any more."""
-        self._faces = faces
+        self._faces = UnitList(faces)
+        self._has_faces = True
         self.units = {face.id: Unit.of(face, place) for place, face in enumerate(faces)}
         for face in faces:
             self._counts[face.status] += 1
-        self._graph = graph
+        self._added = added
+        self._graph = None if graph is None else GraphParts(graph, added, len(added))
         self._graph_changed = graph_changed
         self._first_seen = version
 
     # What others see.
 
-    def snapshot(self, version: int, connected: bool) -> StateSnapshot:
+    def snapshot(self, version: int, connected: bool) -> SnapshotDraft:
         """Return the run; the same object as before where nothing has happened."""
         kept = self._snapshot
         if kept is not None and kept.version == version and kept.connected == connected:
             return kept
-        units = self.faces(version)
-        shared = kept.__dict__["shared"] if kept and kept.version == version else Shared(self._index)
-        self._snapshot = StateSnapshot(
+        chunks = self.faces(version)
+        shared = kept.shared if kept and kept.version == version else Shared(self._index)
+        bare = StateSnapshot(
             connected,
             self.id,
             version,
             self.status,
             self.parallelism,
-            units,
+            (),
             self._summary(),
             self.started_at,
             self.finished_at,
             self.error,
         )
-        return share(self._snapshot, shared)
+        self._snapshot = SnapshotDraft(bare, chunks, shared)
+        return self._snapshot
 
     def update(self, version: int, connected: bool, since: int | None, cursor: Cursor) -> Draft:
         """Return what changed after `since`, or the whole run; costs time per changed unit."""
-        self._bring_up_to_date(version)
+        self.catch_up(version)
         if since is not None and since < self._first_seen:
             since = None  # from before a restart: nobody knows what changed in between
         graph = self.graph() if since is None or self._graph_changed > since else None
-        if since is None:
-            units = self.snapshot(version, connected).units
-        else:
+        units: tuple[UnitState, ...] = ()
+        if since is not None:
             newest_first = reversed(self._last_seen.items())
             places = sorted(place for place, at in takewhile(lambda item: item[1] > since, newest_first))
-            faces = self._faces or []
-            units = tuple([faces[place] for place in places])
+            units = self._faces.some(places)
         update = Update(
             self.id,
             version,
@@ -284,47 +242,83 @@ class Run:
             self.finished_at,
             self.error,
         )
-        return Draft(update, graph)
+        return Draft(update, graph, self._faces.freeze() if since is None else None)
 
-    def has_news(self, since: int) -> bool:
+    def has_news(self, since: int, version: int) -> bool:
         """Whether an update from `since` would say anything."""
+        if not self._has_faces:
+            self.catch_up(version)  # without faces, nobody would note which units change from now on
         if self.unseen or self.changed > since or since < self._first_seen:
             return True
         return bool(self._last_seen) and self._last_seen[next(reversed(self._last_seen))] > since
 
     def graph(self) -> GraphParts | None:
         """Return the parts of the graph, or `None` where none has arrived."""
-        if self._added:
-            self._graph = (self._graph or GraphParts(EMPTY)).plus(tuple(self._added))
-            self._added.clear()
+        if self._graph is None:
+            if not self._added:
+                return None
+            self._graph = GraphParts(EMPTY, self._added)
+        if self._graph.count < len(self._added):
+            self._graph = self._graph.plus(self._added)
         return self._graph
 
     def info(self, version: int) -> RunInfo:
         """Return the run in one line."""
-        self._bring_up_to_date(version)
+        self.catch_up(version)
         return RunInfo(self.id, self.status, self._summary(), self.started_at, self.finished_at)
 
     def _summary(self) -> StateSummary:
         return StateSummary(len(self.units), *self._counts.values())
 
-    def _bring_up_to_date(self, version: int) -> None:
-        """Make the faces of units that changed, and note that they did."""
+    @property
+    def behind(self) -> int:
+        """How many faces have to be made before the next answer."""
+        return len(self.unseen) if self._has_faces else len(self.units) - len(self._faces)
+
+    def catch_up(self, version: int, most: int | None = None) -> None:
+        """Make the faces of units that have none, and of those that changed, and note that they did.
+
+        Args:
+            version: The version that the units are at.
+            most: How many faces to make at most; all, where not given. What is
+                left is left to the next call.
+        """
+        if not self._has_faces:
+            self._make_faces(version, most)
+            if most is not None:
+                return
         faces, counts = self._faces, self._counts
-        if faces is None:
-            self._faces = faces = [unit.face() for unit in self.units.values()]
-            for face in faces:
-                counts[face.status] += 1
+        todo, left = self.unseen, []
+        if most is not None and most < len(todo):
+            todo, left = todo[:most], todo[most:]
+        last_seen, size = self._last_seen, len(faces)
+        changed: list[tuple[int, UnitState]] = []
+        more: list[UnitState] = []
+        for unit in todo:
+            place, face = unit.place, unit.face()
+            if place < size:
+                changed.append((place, face))
+            else:
+                more.append(face)
+            counts[face.status] += 1
+            last_seen.pop(place, None)
+            last_seen[place] = version
+        for face in faces.replace(changed):
+            counts[face.status] -= 1
+        if more:
+            faces.extend(more)
+        self.unseen[:] = left
+
+    def _make_faces(self, version: int, most: int | None) -> None:
+        if self._faceless is None:
+            self._faceless = list(self.units.values())
+        start = len(self._faces)
+        end = len(self._faceless) if most is None else start + most
+        made = [unit.face() for unit in self._faceless[start:end]]
+        for face in made:
+            self._counts[face.status] += 1
+        self._faces.extend(made)
+        if end >= len(self._faceless):
+            self._faceless = None
+            self._has_faces = True
             self._first_seen = version
-        elif self.unseen:
-            for unit in self.unseen:
-                place, face = unit.place, unit.face()
-                if place < len(faces):
-                    counts[faces[place].status] -= 1
-                    faces[place] = face
-                else:
-                    faces.append(face)
-                counts[face.status] += 1
-                self._last_seen.pop(place, None)
-                self._last_seen[place] = version
-            self._tuple = None
-        self.unseen.clear()

@@ -16,10 +16,11 @@ from operator import length_hint
 from typing import Final, NamedTuple, TypeAlias, cast
 
 from actorstore.answers import Cursor, RunInfo, RunStatus, StateSnapshot, UnitStatus, Update
+from actorstore.drafts import Draft, GraphParts, SnapshotDraft
 from actorstore.errors import UnknownRunError
 from actorstore.event import ABSENT, Event
 from actorstore.payload import NewUnit, RunPlan, TaskCounts
-from actorstore.run import Draft, GraphParts, Run, Unit
+from actorstore.run import Run, Unit
 
 # Members looked up once: an attribute of an enum class costs 30 ns a time.
 _WAITING, _RUNNING, _COMPLETED, _RUN_FAILED = RunStatus
@@ -131,6 +132,10 @@ RULES: Final = {**RUN_RULES, **UNIT_RULES}
 """Every event type that changes state."""
 
 
+AT_ONCE: Final = 1 << 14
+"""How many faces a patient state makes for one answer: some 4 ms."""
+
+
 class Fault(NamedTuple):
     """A rule that failed: a bug in this module, and no reason to stop."""
 
@@ -149,8 +154,15 @@ A plain tuple: a named one takes 0.3 us to make, more than an event takes to be 
 """
 
 
+class BehindError(Exception):
+    """Raised by a patient state where an answer needs more faces than are made in one turn."""
+
+
 class State:
     """All runs of a store, its version, and nothing else.
+
+    A patient state raises `BehindError` in place of an answer for which it would
+    have to make very many faces of units; `catch_up` makes some at a time.
 
     Args:
         store: Id of the store, which goes into cursors.
@@ -161,6 +173,7 @@ class State:
         self.version = 0
         self.unknown_units = 0
         self.unknown: list[Unknown] = []
+        self.is_patient = False
         self.faults: list[Fault] = []
         self.runs: dict[str, Run] = {}
         self._changed: set[str] = set()  # runs with events of units since this was last asked for
@@ -279,21 +292,42 @@ class State:
             raise UnknownRunError(id)
         return run
 
+    @property
+    def behind(self) -> int:
+        """How many faces of units have to be made before all runs can be told."""
+        return sum([run.behind for run in self.runs.values()])
+
+    def catch_up(self, most: int) -> None:
+        """Make some of the faces that are missing or out of date."""
+        for run in self.runs.values():
+            behind = run.behind
+            if behind:
+                run.catch_up(self.version, most)
+                most -= behind
+                if most <= 0:
+                    return
+
     def snapshot(self, run: str | None = None, connected: bool = False) -> StateSnapshot:
         """Return a run as it is now."""
-        return self.run(run).snapshot(self.version, connected)
+        return self.draft_snapshot(run, connected).finish()
+
+    def draft_snapshot(self, run: str | None = None, connected: bool = False) -> SnapshotDraft:
+        """Return a run as it is now, for the caller to finish."""
+        return self._ready(run).snapshot(self.version, connected)
 
     def copy(
         self, run: str | None = None, since: Cursor | None = None, connected: bool = False
-    ) -> tuple[StateSnapshot, Cursor] | Update:
+    ) -> tuple[SnapshotDraft, Cursor] | Update:
         """Return a run and the cursor it stands at, or what changed since a cursor that fits; no graph."""
-        found = self.run(run)
+        found = self._ready(run)
         version = self._place(found, since)
         cursor = self._cursor(found)
         if version is None:
             return found.snapshot(self.version, connected), cursor
-        update = found.update(self.version, connected, version, cursor).bare()
-        return update if update.since is not None else (found.snapshot(self.version, connected), cursor)
+        draft = found.update(self.version, connected, version, cursor)
+        if draft.is_whole_run:
+            return found.snapshot(self.version, connected), cursor
+        return draft.bare()
 
     def graph(self, run: str | None = None) -> GraphParts | None:
         """Return the parts of a run's graph."""
@@ -301,18 +335,27 @@ class State:
 
     def infos(self) -> tuple[RunInfo, ...]:
         """Return all runs, in the order in which they were created."""
+        if self.is_patient and self.behind > AT_ONCE:
+            raise BehindError
         return tuple([run.info(self.version) for run in self.runs.values()])
 
     def update(self, run: str | None = None, since: Cursor | None = None, connected: bool = False) -> Draft:
         """Return what changed since the cursor; the whole run where it does not fit."""
-        found = self.run(run)
+        found = self._ready(run)
         return found.update(self.version, connected, self._place(found, since), self._cursor(found))
 
     def has_news(self, run: str | None, since: Cursor) -> bool:
         """Whether an update since the cursor would say anything."""
-        found = self.run(run)
+        found = self._ready(run)
         version = self._place(found, since)
-        return version is None or found.has_news(version)
+        return version is None or found.has_news(version, self.version)
+
+    def _ready(self, id: str | None) -> Run:
+        """Return a run that can be told at once."""
+        run = self.run(id)
+        if self.is_patient and run.behind > AT_ONCE:
+            raise BehindError
+        return run
 
     def _cursor(self, run: Run) -> Cursor:
         return Cursor(f"{self.store}.{run.born}.{self.version}")

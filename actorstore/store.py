@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 from actorstore.actor import NOWHERE, Standing, StoreActor
 from actorstore.address import Address
 from actorstore.answers import Cursor, FlushResult, GraphData, RunInfo, StateSnapshot, StoreStats, Update
+from actorstore.drafts import Draft, SnapshotDraft
 from actorstore.errors import ForkedStoreError, NoJournalError, StoreClosedError, StoreFailedError
 from actorstore.event import ABSENT, Event
 from actorstore.handover import MAX_ITEMS
@@ -22,7 +23,6 @@ from actorstore.intake import Intake
 from actorstore.remote import RemoteStore
 from actorstore.reply import ANSWER_SECONDS
 from actorstore.reporting import Reporter
-from actorstore.run import Draft
 from actorstore.service import Service
 from actorstore.wire import MAX_LINE_BYTES, chunks
 
@@ -206,7 +206,7 @@ class Store(Reporter):
         kept = self._mailbox.kept(run)
         if kept is not None:
             return kept
-        return self._mailbox.ask(lambda actor: actor.snapshot(run), timeout)
+        return self._mailbox.ask(lambda actor: actor.draft_snapshot(run), timeout).finish()
 
     @_also_elsewhere
     def graph(self, run: str | None = None, *, timeout: float = ANSWER_SECONDS) -> GraphData | None:
@@ -281,7 +281,7 @@ class Store(Reporter):
             UnknownRunError: No `orch.*` event has created the run.
             StoreTimeoutError: The run has not ended in time.
         """
-        return cast(StateSnapshot, self._mailbox.ask(lambda actor: actor.ended(run), timeout))
+        return cast(SnapshotDraft, self._mailbox.ask(lambda actor: actor.ended(run), timeout)).finish()
 
     @_also_elsewhere
     def stats(self) -> StoreStats:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from actorstore import checkpoint, payload
 from actorstore.answers import Cursor
-from actorstore.checkpoint import FORMAT, THINGS_A_PART, CheckpointError, encode, freeze, restore
+from actorstore.checkpoint import FORMAT, PART_BYTES, CheckpointError, encode, freeze, restore
 from actorstore.replica import snapshot_of
 from actorstore.run import Run, Unit
 from actorstore.state import State
@@ -117,6 +118,71 @@ def test_the_bytes_are_what_the_events_made_and_not_who_asked(seed: int) -> None
     assert list(encode(freeze(copy(quiet)))) == list(encode(freeze(quiet)))
 
 
+@pytest.fixture
+def _graphs_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every graph be a large one, and every slice and part a small one."""
+    monkeypatch.setattr(payload, "LARGE_GRAPH", 0)
+    monkeypatch.setattr(payload, "SLICE_THINGS", 2)
+    monkeypatch.setattr(checkpoint, "SLICE_THINGS", 2)
+    monkeypatch.setattr(checkpoint, "PART_BYTES", 200)
+
+
+@pytest.mark.usefixtures("_graphs_in_slices")
+@pytest.mark.parametrize("seed", range(40))
+def test_graphs_kept_in_slices_say_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sliced = apply(State("store"), random.Random(seed), 100)
+    kept = list(encode(freeze(sliced)))
+    assert list(encode(freeze(restore(kept)))) == kept
+    assert answers(restore(kept)) == answers(sliced)
+    monkeypatch.setattr(payload, "LARGE_GRAPH", 1 << 16)
+    whole = apply(State("store"), random.Random(seed), 100)
+    assert answers(sliced) == answers(whole)
+    assert list(encode(freeze(whole))) == kept
+
+
+def in_format_1(state: State) -> list[bytes]:
+    """The parts as earlier versions have written them."""
+    first, *others = encode(freeze(state), assembled=True)
+    return [first.replace(b'"format":2', b'"format":1', 1), *others]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_parts_of_the_format_before_are_read_and_go_on(seed: int) -> None:
+    state = apply(State("store"), random.Random(seed), 100)
+    other = restore(in_format_1(state))
+    assert answers(other) == answers(state)
+    for count in (3, 20):
+        more = list(lines(random.Random(seed + count), count))
+        for each in (state, other):
+            each.apply([decode_line(line) for line in more])
+        other = copy(other)
+        assert answers(other) == answers(state)
+        assert in_format_1(other) == in_format_1(state)
+
+
+def test_no_graph_is_put_together_for_a_checkpoint() -> None:
+    event = {"type": "orch.started", "payload": {"graph": {"nodes": [{"id": "a"}, {"id": "b"}]}}}
+    state = State("store")
+    state.apply([decode_line(msgspec.json.encode(event))])
+    parts = list(encode(freeze(state)))
+    for each in (state, restore(parts)):
+        graph = each.graph()
+        assert graph is not None
+        assert not graph.whole
+
+
+def test_units_with_long_errors_are_put_into_parts_of_their_own() -> None:
+    nodes = [{"id": f"u{number}"} for number in range(40)]
+    error = "x" * (PART_BYTES // 4)
+    started = {"type": "orch.started", "payload": {"graph": {"nodes": nodes}}}
+    failed = [{"type": "unit.failed", "unit": f"u{number}", "error": error} for number in range(40)]
+    state = State("store")
+    state.apply([decode_line(msgspec.json.encode(event)) for event in (started, *failed)])
+    parts = list(encode(freeze(state)))
+    assert max(map(len, parts)) <= 2 * PART_BYTES + 100
+    assert answers(restore(parts)) == answers(state)
+
+
 def test_a_frozen_state_does_not_change_with_the_state() -> None:
     drawn = random.Random(3)
     state = apply(State("store"), drawn, 80)
@@ -127,19 +193,19 @@ def test_a_frozen_state_does_not_change_with_the_state() -> None:
 
 
 def test_parts_are_small_however_large_a_run_is() -> None:
-    nodes = [{"id": f"unit-{number}", "level": 0} for number in range(3 * THINGS_A_PART)]
-    graph = {"nodes": nodes, "edges": [{"from": "unit-1", "to": "unit-0"}] * (2 * THINGS_A_PART)}
+    nodes = [{"id": f"unit-{number}", "level": 0} for number in range(15_000)]
+    graph = {"nodes": nodes, "edges": [{"from": "unit-1", "to": "unit-0"}] * 10_000}
     event = {"type": "orch.started", "payload": {"graph": graph}}
     state = State("store")
     state.apply([decode_line(msgspec.json.encode(event))])
     parts = list(encode(freeze(state)))
     assert len(parts) >= 8
-    assert max(map(len, parts)) < 200 * THINGS_A_PART
+    assert max(map(len, parts)) <= PART_BYTES + 2
     assert answers(restore(parts)) == answers(state)
 
 
 def test_parts_that_are_missing_or_doubled_are_found() -> None:
-    nodes = [{"id": f"unit-{number}"} for number in range(3 * THINGS_A_PART)]
+    nodes = [{"id": f"unit-{number}"} for number in range(15_000)]
     event = {"type": "orch.started", "payload": {"graph": {"nodes": nodes}}}
     state = State("store")
     state.apply([decode_line(msgspec.json.encode(event))])
@@ -171,7 +237,8 @@ def test_nothing_that_rules_write_is_left_out() -> None:
     }
     kept = {"id", "born", "changed", "status", "started_at", "finished_at", "error", "parallelism", "units"}
     kept |= {"_graph", "_graph_changed", "_added"}
-    made_again = {"unseen", "_faces", "_tuple", "_counts", "_first_seen", "_last_seen", "_index", "_snapshot"}
+    made_again = {"unseen", "_faces", "_faceless", "_has_faces", "_counts", "_first_seen", "_last_seen"}
+    made_again |= {"_index", "_snapshot"}
     assert set(vars(Run("", 0))) == kept | made_again
 
 

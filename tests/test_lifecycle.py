@@ -75,7 +75,7 @@ def test_closing_applies_what_was_handed_over() -> None:
         store.handle_event(unit_completed("a"))
     closing.result(SECONDS)
     assert state.version == 4
-    assert state.runs[""].snapshot(4, False).unit("a").status == UnitStatus.COMPLETE
+    assert state.runs[""].snapshot(4, False).finish().unit("a").status == UnitStatus.COMPLETE
 
 
 def one_by_one(store: Store) -> int:

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from actorstore import payload as payload_module
 from actorstore.answers import GraphData, GraphEdge, GraphNode, UnitStatus
 from actorstore.errors import InvalidEventError
 from actorstore.event import ABSENT, MAX_ID_BYTES, MAX_INT, Event
-from actorstore.payload import PAYLOADS, NewUnit, RunPlan, SentGraph, SentNode, TaskCounts, open_payload
+from actorstore.graph import finish
+from actorstore.payload import (
+    LARGE_GRAPH,
+    PAYLOADS,
+    LargeGraph,
+    NewUnit,
+    RunPlan,
+    SentGraph,
+    SentNode,
+    SlicedGraph,
+    TaskCounts,
+    open_payload,
+)
 from actorstore.state import RULES
 
 JsonValue = object
@@ -27,7 +42,7 @@ def plan(payload: JsonValue) -> RunPlan:
 def graph(payload: JsonValue) -> GraphData:
     sent = plan({"graph": payload}).graph
     assert sent is not None
-    return sent.check()
+    return finish(sent.check())
 
 
 def reason(type: str, payload: JsonValue) -> str:
@@ -190,6 +205,35 @@ def test_the_ids_that_a_new_unit_depends_on_are_measured_in_bytes():
     fits = "é" * (MAX_ID_BYTES // 2)
     assert opened("unit.added", {"depends_on": [fits]}) == NewUnit(0, (fits,))
     assert f"{MAX_ID_BYTES} bytes" in reason("unit.added", {"depends_on": [fits + "é"]})
+
+
+@given(
+    st.lists(st.sampled_from("abcde"), max_size=9),
+    st.lists(st.tuples(st.sampled_from("abcdex"), st.sampled_from("abcdex")), max_size=9),
+    st.lists(st.lists(st.sampled_from("abcde"), max_size=5), max_size=4),
+)
+def test_a_graph_kept_in_slices_is_the_graph_that_was_sent(
+    nodes: list[str], edges: list[tuple[str, str]], levels: list[list[str]]
+):
+    sent = SentGraph(
+        [SentNode(id, None, len(nodes), UnitStatus.READY if id == "a" else None) for id in nodes],
+        [GraphEdge(*edge) for edge in edges],
+        levels,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(payload_module, "SLICE_THINGS", 2)
+        kept = SlicedGraph(sent.slices())
+        assert all(len(msgspec.json.decode(data)) <= 2 for _, data in kept.slices())
+    assert finish(kept.check()) == finish(sent.check())
+
+
+def test_the_edges_of_a_large_graph_are_kept_as_bytes():
+    large = plan({"graph": {"nodes": [{"id": "a"}], "edges": [{"from": "a", "to": "a"}] * LARGE_GRAPH}}).graph
+    assert isinstance(large, LargeGraph)
+    assert (large.nodes, large.edges, large.levels) == ([SentNode("a")], None, None)
+    assert large.kept is not None
+    assert max(len(data) for _, data in large.kept.slices()) < 1 << 16
+    assert len(finish(large.kept.check()).edges) == LARGE_GRAPH
 
 
 # unit.started

@@ -50,7 +50,8 @@ class Replica:
             self.snapshot, self.cursor = snapshot_of(copy, self.snapshot), copy.cursor
         else:
             self.wholes += 1
-            self.snapshot, self.cursor = copy
+            draft, self.cursor = copy
+            self.snapshot = draft.finish()
         return self.snapshot
 
 

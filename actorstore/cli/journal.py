@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from actorstore.batch import unpack_counts
-from actorstore.checkpoint import encode, freeze
+from actorstore.checkpoint import CheckpointError, encode, freeze, restore
 from actorstore.cli import BROKEN, IN_USE, WRONG
 from actorstore.cli.talk import Talk
 from actorstore.compaction import cut_off, keep_at, packed_accounts
@@ -124,8 +124,8 @@ def _compare(journal: Journal, checkpoint: Checkpoint | None, fold: Fold) -> Non
     if checkpoint is None:
         return
     accounts, *parts = list(journal.parts(checkpoint)) or [b""]
-    is_so = parts == list(encode(freeze(fold.state))) and checkpoint.place == fold.place
-    if not is_so or not _agree(accounts, packed_accounts(fold)):
+    is_so = parts == list(encode(freeze(fold.state))) or _say_the_same(parts, fold)
+    if not (is_so and _agree(accounts, packed_accounts(fold)) and checkpoint.place == fold.place):
         raise JournalDamagedError(
             journal.path,
             f"the checkpoint after batch {checkpoint.seq} is not what the batches before it make",
@@ -143,6 +143,15 @@ def _agree(kept: bytes, made: bytes) -> bool:
     except (ValueError, msgspec.MsgspecError):
         return False
     return all(ours[:4] == theirs[:4] and ours[4] <= theirs[4] for ours, theirs in pairs)
+
+
+def _say_the_same(parts: list[bytes], fold: Fold) -> bool:
+    """Whether a checkpoint of an earlier format, or of a state that began with one, holds what was folded."""
+    try:
+        state = restore(parts)
+    except CheckpointError:
+        return False
+    return list(encode(freeze(state), assembled=True)) == list(encode(freeze(fold.state), assembled=True))
 
 
 def info(args: argparse.Namespace, talk: Talk) -> int:
