@@ -112,6 +112,7 @@ class Link:
         self._ledger = Ledger(os.urandom(8).hex() if spool is None else spool.producer)
         if spool is not None:
             self._ledger.inherit(spool.standing, spool.left)
+            spool.left.clear()  # or it would be kept for as long as this is
         self._lock = threading.Lock()  # of the start and the end of the thread
         self._thread: threading.Thread | None = None
         self._bell: Bell | None = None  # wakes the thread

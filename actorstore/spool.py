@@ -70,7 +70,7 @@ class Spool:
         except OSError as error:
             raise SpoolError(self.path, reason(error)) from None
         try:
-            self._file = SpoolFile(self.path)
+            self._open()
         except OSError as error:
             self._lock_file.release()
             if isinstance(error, SpoolError):
@@ -79,19 +79,26 @@ class Spool:
         except BaseException:
             self._lock_file.release()
             raise
-        self.producer = self._file.header.producer
-        """Id of the producer."""
-        self.standing = self._file.header.standing
-        """What the store says of the lines before those that are left."""
-        self.left = [sendable(chunk) for chunk in chunks(self._file.lines)]
-        """What the producer before has left, to be handed over first."""
-        self._file.lines = b""
-        self._first = self._file.first  # where the first line begins that is not acked
+
+    def _open(self) -> None:
+        file = self._file = SpoolFile(self.path)
+        try:
+            self.producer = file.header.producer
+            """Id of the producer."""
+            self.standing = file.header.standing
+            """What the store says of the lines before those that are left."""
+            self.left = [sendable(chunk) for chunk in chunks(file.lines)]
+            """What the producer before has left, to be handed over first."""
+            file.lines = b""
+        except BaseException:
+            file.close()
+            raise
+        self._first = file.first  # where the first line begins that is not acked
         self._taken: deque[tuple[int, int]] = deque()  # lines of parcels, and where they end
         self._taken_end = self._first  # where the last line ends that is in the ledger
         self._note_taken(self.left)
         self._added: deque[Parcel] = deque()  # not yet taken
-        self._is_dirty = self._file.size > self._taken_end  # whether something may lie behind the end
+        self._is_dirty = file.size > self._taken_end  # whether something may lie behind the end
         self._let_go = 0  # lines of parcels that were in `_taken`
         self._look_at = time.monotonic() + LOOK_SECONDS
 
@@ -105,6 +112,7 @@ class Spool:
         Raises:
             SpoolError: They cannot be written; nothing of them is kept.
         """
+        self._file.settle()
         self._look()
         end = self._end()
         data = lines[0].data if len(lines) == 1 else b"".join([part.data for part in lines])
@@ -123,6 +131,7 @@ class Spool:
     def withdraw(self, lines: Sequence[Sendable]) -> None:
         """Take back what was added last, unless it is taken."""
         if self._added and self._added[-1].lines is lines:
+            self._file.settle()
             self._is_dirty = True
             self._added.pop()
             with suppress(OSError):
@@ -199,6 +208,7 @@ class Spool:
                 may be sent to it before.
         """
         with self.lock:
+            self._file.settle()
             while self._taken and self._let_go + self._taken[0][0] <= acked:
                 lines, self._first = self._taken.popleft()
                 self._let_go += lines
@@ -234,6 +244,7 @@ class Spool:
         with self.lock:  # so that no caller writes to what has the number of this file next
             if self._file.is_closed:
                 return
+            self._file.settle()
             if is_done:
                 self._file.remove()
             self._file.close()

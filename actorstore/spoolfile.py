@@ -55,6 +55,7 @@ CURES: Final = {
     errno.ELOOP: "it, or its lock file, is a symbolic link of another user; name another file",
     errno.EACCES: "it, its lock file or its directory belongs to another user; "
     "name a file in a directory of your own",
+    errno.ENOSPC: "there is no room for it; make some",
     errno.EROFS: "nothing can be written there; name a file in another directory",
 }
 """What is wrong with a place, and what to do."""
@@ -139,18 +140,22 @@ class SpoolFile:
         self._descriptor = -1
         self._epoch = 0
         self._is_marked = False  # whether the mark of that epoch is there
+        self._made: tuple[int, Header] | None = None  # what is being put in its place
         try:
-            self._check(os.lstat(path))
-            flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            self._descriptor = os.open(path, flags)
-        except FileNotFoundError:
-            self.replace(Header(FORMAT, os.urandom(8).hex()), b"")
-            return
-        try:
-            self._read()
+            self._open()
         except BaseException:
             self.close()
             raise
+
+    def _open(self) -> None:
+        try:
+            self._check(os.lstat(self.path))
+            flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            self._descriptor = os.open(self.path, flags)
+        except FileNotFoundError:
+            self.replace(Header(FORMAT, os.urandom(8).hex()), b"")
+        else:
+            self._read()
 
     def _check(self, found: os.stat_result) -> None:
         """Check what is at the path, before it is opened and after: opening a device may do something."""
@@ -259,27 +264,39 @@ class SpoolFile:
         Raises:
             OSError: It cannot be written, or another file is there by now; that one is left.
         """
+        self.settle()
         made = self.path + MADE
-        descriptor = _made(made)
+        self._made = _made(made), header
         try:
             slots = [b"\n".rjust(SLOT_BYTES)] * 2
             slots[header.generation % 2] = header.packed()
-            _write(descriptor, b"".join([*slots, _mark(header.epoch), lines]), 0)
+            _write(self._made[0], b"".join([*slots, _mark(header.epoch), lines]), 0)
             if not self._is_free():
                 raise OSError(errno.EEXIST, "another file is in its place")
             os.rename(made, self.path)
         finally:
+            self.settle()
+
+    def settle(self) -> None:
+        """Go on with the file that was put in the place of this one, or drop it where it was not.
+
+        Called again first of all, since an interrupted caller may have left that undone.
+        """
+        if self._made is None:
+            return
+        descriptor, header = self._made
+        if _is_at(descriptor, self.path):
             before = self._descriptor
-            if _is_at(descriptor, self.path):
-                self._descriptor, self.header = descriptor, header
-                self.moved += self.first - LINES_AT
-                self.first, self._epoch, self._is_marked = LINES_AT, header.epoch, True
-            else:
-                before = descriptor
-                with suppress(OSError):
-                    os.unlink(made)
+            self._descriptor, self.header, self._made = descriptor, header, None  # no call is among these,
+            self.moved += self.first - LINES_AT  # so nothing interrupts them
+            self.first, self._epoch, self._is_marked = LINES_AT, header.epoch, True
             if before >= 0:
                 os.close(before)
+        else:
+            self._made = None
+            os.close(descriptor)
+            with suppress(OSError):
+                os.unlink(self.path + MADE)
 
     def _is_free(self) -> bool:
         """Whether another file may be put to the path."""
@@ -306,6 +323,9 @@ class SpoolFile:
 
     def close(self) -> None:
         """Let go of it; closing again does nothing."""
+        made, self._made = self._made, None
+        if made is not None:
+            os.close(made[0])
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

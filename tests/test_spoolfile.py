@@ -342,6 +342,6 @@ def test_what_was_left_is_found_on_a_full_disk(path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", full)
         assert left(path) == some(1, 3).data
-        with pytest.raises(SpoolError, match="No space left"):
+        with pytest.raises(SpoolError, match="no room"):
             Spool(path.with_name("another"))
     assert [entry.name for entry in path.parent.iterdir()] == ["spool"]
