@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from actorstore import Event, Store, connect
+from actorstore import Event, Store, connect, spoolfile
 from actorstore import spool as spooling
 from actorstore.errors import SpoolError, SpoolInUseError
 from actorstore.ledger import Standing
@@ -344,4 +344,35 @@ def test_what_was_left_is_found_on_a_full_disk(path: Path, monkeypatch: pytest.M
         assert left(path) == some(1, 3).data
         with pytest.raises(SpoolError, match="no room"):
             Spool(path.with_name("another"))
+    assert [entry.name for entry in path.parent.iterdir()] == ["spool"]
+
+
+@pytest.mark.usefixtures("watchful")
+@pytest.mark.parametrize("renames", [False, True])
+def test_a_producer_that_is_interrupted_while_its_file_is_made_again_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch, renames: bool
+) -> None:
+    spool = Spool(path)
+    add(spool, some(1, 2))
+    spool.note(0, Standing("s", 0, 0))
+    path.unlink()
+    real, is_at = os.rename, spoolfile._is_at
+
+    def interrupt(*_: object) -> bool:
+        monkeypatch.setattr(spoolfile, "_is_at", is_at)
+        raise KeyboardInterrupt
+
+    def rename(made: str, to: str) -> None:
+        monkeypatch.setattr(os, "rename", real)
+        monkeypatch.setattr(spoolfile, "_is_at", interrupt)  # which is asked next
+        if renames:
+            real(made, to)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        add(spool, some(3, 3))
+    add(spool, some(4, 4))
+    spool.note(2, Standing("s", 2, 0))
+    spool.close(is_done=False)
+    assert left(path) == some(4, 4).data
     assert [entry.name for entry in path.parent.iterdir()] == ["spool"]
