@@ -59,7 +59,7 @@ def connect(
 
     Raises:
         SpoolInUseError: Another producer has the spool open.
-        SpoolError: It is no spool, or cannot be made.
+        SpoolError: It is no spool, or another user's, or cannot be made.
         StoreUnreachableError: Nobody answers there.
         RefusedError: The store does not take this producer.
     """
@@ -90,11 +90,12 @@ class RemoteStore(Reporter):
             the same file goes on from there, under the same producer id. It is
             removed once this is closed and all is acked. A loss of power may take
             its end. Not pickled, and left behind in a forked child: a file has
-            one producer.
+            one producer. One that is deleted meanwhile is made again, with what is
+            not acked; one that is moved away takes nothing until it is back.
 
     Raises:
         SpoolInUseError: Another producer has the spool open.
-        SpoolError: It is no spool, or cannot be made.
+        SpoolError: It is no spool, or another user's, or cannot be made.
 
     Every method raises `StoreClosedError` once this is closed, and
     `ProducerSupersededError`, `ProducerConflictError` or
