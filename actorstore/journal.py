@@ -21,7 +21,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from enum import StrEnum
 from typing import Final, NamedTuple, NoReturn
 
@@ -126,15 +126,17 @@ class Journal:
         check_kind(self.path)
         self._lock = take_lock(self.path, create)
         self._marker = Marker(self._lock)
-        try:
+        with ExitStack() as undo:
+            undo.callback(lambda: self._lock.release(keep=self._marker.mark is not None))
             self._look_at_files(create, salvage)
-            self._connection = self._connect(salvage)
-            self._watch = FileWatch(self.path, self.path + "-wal")
+            self._connection = undo.enter_context(closing(self._connect(salvage)))
+            try:
+                self._watch = FileWatch(self.path, self.path + "-wal")
+            except OSError as error:
+                raise JournalError(self.path, reason(error)) from None
             self._synced = self.head.seq  # `settle`, or the one that had it open before, has seen to that
             self._is_marked = salvage or self._begin_marks()
-        except BaseException:
-            self._lock.release(keep=self._marker.mark is not None)
-            raise
+            undo.pop_all()
 
     def _look_at_files(self, create: bool, salvage: bool) -> None:
         if create and not exists(self.path):

@@ -8,7 +8,7 @@ however old the mark on the disk is: so it is not synced for each batch, and a l
 takes its last writes raises no false alarm. It lies in the lock file of the journal, in two slots
 that are written in turn, each with a checksum: a torn write leaves the other one.
 
-Reading order: `Mark`, `read`, `Marker`.
+Reading order: `Mark`, then `Marker`.
 """
 
 from __future__ import annotations
@@ -47,18 +47,6 @@ class Mark(NamedTuple):
     """Inode of the database, after it was last written."""
     changed: int = 0
     """When that was: its ctime, in nanoseconds."""
-
-
-def read(path: str) -> Mark | None:
-    """Return the newest whole mark in a file; `None` where there is none."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        return _newest(descriptor)[1]
-    finally:
-        os.close(descriptor)
 
 
 class Marker:
