@@ -24,12 +24,15 @@ from actorstore.walfile import Wal, inspect
 
 logger = logging.getLogger("actorstore")
 
-SIDE_FILES: Final = ("-wal", "-shm", "-journal")
-"""Files beside a database that SQLite reads where they are there."""
+SIDE_FILES: Final = ("-wal", "-shm", "-journal", ".lock")
+"""Files beside a database: those that SQLite reads where they are there, and the lock with its mark."""
 
 
-FIXED: Final = {16: b"\x40\x00", 20: b"\x00\x40\x20\x20", 52: bytes(4), 56: b"\0\0\0\1", 64: bytes(4)}
+FIXED: Final = {16: b"\x40\x00", 21: b"\x40\x20\x20", 52: bytes(4), 56: b"\0\0\0\1", 64: bytes(4)}
 """What stands at these bytes of a database header: size of a page and how it is filled, no vacuum, UTF-8."""
+
+RESERVED: Final = (0, 12)
+"""Bytes of each page that SQLite leaves alone: none, and 12 with the SQLite of macOS."""
 
 
 class Head(NamedTuple):
@@ -44,7 +47,7 @@ class Head(NamedTuple):
 
 
 def check_kind(path: str) -> None:
-    """Check that a journal, and each file that SQLite reads with it, is a file of this user.
+    """Check that a journal, and each file that is read with it, is a file of this user.
 
     A link to a journal is followed by whoever calls this; one beside it is refused, because SQLite would
     write to what it names.
@@ -93,7 +96,9 @@ def check_header(path: str) -> None:
     try:
         with open(path, "rb") as file:
             head = file.read(100)
-            is_right = all(head[at:].startswith(value) for at, value in FIXED.items())
+            is_right = (
+                all(head[at:].startswith(value) for at, value in FIXED.items()) and head[20] in RESERVED
+            )
             if is_right and not exists(path + "-wal"):  # whose pages are newer
                 is_right = _count_free_pages(file, head) == int.from_bytes(head[36:40], "big")
     except OSError as error:

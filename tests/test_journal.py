@@ -263,7 +263,7 @@ def test_a_start_that_was_cut_short_is_made_up_for(path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["j"]
 
 
-@pytest.mark.parametrize("end", ["", "-wal", "-journal", "-shm"])
+@pytest.mark.parametrize("end", ["", "-wal", "-journal", "-shm", ".lock"])
 @pytest.mark.parametrize("kind", ["pipe", "socket", "directory", "device", "link"])
 def test_what_is_no_file_is_refused_and_left_as_it_is(path: Path, end: str, kind: str) -> None:
     if end:
@@ -293,7 +293,7 @@ def test_what_is_no_file_is_refused_and_left_as_it_is(path: Path, end: str, kind
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-@pytest.mark.parametrize("end", ["", "-wal", "-journal", "-shm"])
+@pytest.mark.parametrize("end", ["", "-wal", "-journal", "-shm", ".lock"])
 def test_a_journal_of_another_user_is_refused_and_left_as_it_is(path: Path, end: str) -> None:
     Journal(path).close()
     place = Path(f"{path}{end}")
