@@ -406,10 +406,11 @@ class Journal:
 
         Raises:
             NoRoomError: There was no room; the WAL stays, and is read when the journal is next opened.
-            JournalFailedError: The disk failed.
+            JournalFailedError: The disk failed, or the file is no longer there.
         """
         try:
-            if self.head.seq:
+            if self.head.seq and self._lock.descriptor >= 0:
+                self._check_files()
                 self.fold()
         finally:
             self.let_go()

@@ -620,6 +620,20 @@ def test_nothing_is_acked_into_a_file_that_was_taken_away(path: Path, what: str,
             assert 5 <= store.stats().version <= 6
 
 
+@pytest.mark.parametrize("what", TAKEN)
+def test_a_store_whose_files_were_taken_away_says_so_when_it_is_closed(
+    path: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Store(journal=path) as store:
+        feed(store, 5)
+        store.flush()
+        TAKEN[what](path)
+    assert "removed, moved or replaced" in caplog.text
+    if "WAL" in what:
+        with Store(journal=path) as store:
+            assert store.stats().version == 5
+
+
 def test_another_file_in_the_directory_changes_nothing(path: Path) -> None:
     with Store(journal=path) as store:
         for number in range(30):
