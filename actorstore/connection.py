@@ -57,7 +57,7 @@ WARY_LINES: Final = 256
 refused, or of which nothing is known. It holds others up for a fraction of a millisecond, and has hundreds
 of thousands of lines a second looked at all the same."""
 
-LINE_BYTES: Final = 96
+LINE_BYTES: Final = 64
 """How many bytes of the intake a line takes at least: to look at a short one costs as much as at so many."""
 
 MESSAGES_AT_ONCE: Final = 64

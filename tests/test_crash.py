@@ -33,6 +33,7 @@ from tests.chaos.scenarios import (
     frozen_producers,
     frozen_reader,
     frozen_store,
+    greedy_peers,
     killed_heirs,
     killed_producers,
     killed_stores,
@@ -115,6 +116,13 @@ def test_a_producer_frozen_in_the_middle_of_a_line_finishes_it_later(place: Path
 
 def test_a_frozen_reader_holds_up_nobody_and_gets_what_it_missed_as_one_update() -> None:
     assert play(frozen_reader)["freeze"]
+
+
+# Greedy peers.
+
+
+def test_greedy_peers_take_nothing_from_others_and_leave_the_store_small() -> None:
+    assert play(lambda made: greedy_peers(made, rounds=1, units=5000))["greed"]
 
 
 # The store.

@@ -28,7 +28,7 @@ PROMISES: Final = {
         "one bad peer does not stop or slow the others",
         "`tests/chaos/latency.py`, `tests/test_hostile.py`",
     ),
-    "G9": ("memory is bounded", "`tests/chaos/latency.py`"),
+    "G9": ("memory is bounded", "`tests/chaos/latency.py`, `tests/chaos/scenarios.py`"),
     "G11": ("SIGTERM ends the store in time, with all that was accepted", "`tests/chaos/scenarios.py`"),
     "G12": ("the state is a pure function of the journal", "`tests/chaos/checker.py`"),
     "F10": ("frozen readers do not slow the others", "`tests/chaos/latency.py`"),

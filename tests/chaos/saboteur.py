@@ -147,9 +147,16 @@ def dense(checkpoints: int = 4, fold_bytes: int = 1 << 18) -> None:
     """Have a checkpoint every few transactions, and the WAL folded as often."""
     journal.FOLD_BYTES = fold_bytes  # type: ignore[misc]
     calls = itertools.count()
-    writer.Writer.wants_checkpoint = lambda self: (  # type: ignore[method-assign]
-        not self._keeps and next(calls) % checkpoints == 0
-    )
+    kept: set[int] = set()
+
+    def wants(self: writer.Writer) -> bool:
+        seq = self.committed.place.seq
+        if self._keeps or seq in kept or next(calls) % checkpoints:
+            return False  # there is one already: lines that are refused make no transaction
+        kept.add(seq)
+        return True
+
+    writer.Writer.wants_checkpoint = wants  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Final
 
 from tests.chaos.checker import JOURNAL, Verdict, conclude, judge
 from tests.chaos.daemon import Daemon
+from tests.chaos.greedy import REFUSED_LINES, begin_large_run, deaf_reader, garbage, gone, halves
 from tests.chaos.process import Process, Producer, Reader
 from tests.chaos.producer import REFUSED, Plan
 from tests.chaos.proxy import between
@@ -29,6 +30,9 @@ from tests.chaos.saboteur import POINTS
 from tests.chaos.script import START
 from tests.raw import Raw, folder
 from tests.threads import wait_until
+
+GREEDY_BYTES: Final = 300 << 20
+"""What greedy peers may cost a store: lines that do not end have room for 128 MiB."""
 
 END: Final = b'{"type":"orch.completed"}\n'
 
@@ -221,6 +225,31 @@ def bad_way(scene: Scene, lines: int = 1500) -> Verdict:
         join([reader])
     scene.happened += proxy.happened
     return scene.verdict(others=2)
+
+
+def greedy_peers(scene: Scene, rounds: int = 4, units: int = 20_000) -> Verdict:
+    """Producers go on beside peers that want more than their share, and the store stays small."""
+    journal = scene.folder / JOURNAL
+    daemon = scene.stack.enter_context(Daemon(scene.socket, journal=journal))
+    begin_large_run(daemon, units)
+    reader = scene.reader("reader")
+    verdict = Verdict()
+    for number in range(rounds):
+        before = daemon.resident()
+        with ExitStack() as stack:
+            for peer in (garbage(daemon, scene.drawn.choice(REFUSED_LINES)), deaf_reader(daemon)):
+                stack.enter_context(peer)
+            for other in (halves(daemon, 150), gone(daemon, 6, 300)):
+                stack.enter_context(other)
+            join([scene.producer(f"p{number}{name}", lines=300) for name in "ab"])
+        grown = daemon.resident() - before
+        verdict.check("G9", grown < GREEDY_BYTES, f"greedy peers have cost {grown / 1e6:.0f} MB")
+        scene.happened["greed"] += 1
+    scene.end_run()
+    join([reader])
+    conclude(scene.folder, scene.socket, others=3)
+    verdict.check("G11", daemon.stop() == 0, daemon.log()[-2000:])
+    return verdict.add(judge(scene.folder))
 
 
 def two_holders(scene: Scene, kinds: tuple[str, str] = ("remote", "raw")) -> Verdict:
@@ -456,6 +485,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         frozen_reader,
         frozen_store,
         bad_way,
+        greedy_peers,
         two_holders,
         restarts,
         killed_stores,
