@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from actorstore import ProducerSupersededError, RemoteStore, address, connect
@@ -25,6 +26,7 @@ from actorstore.errors import RefusedError
 from actorstore.handshake import shake_hands
 from actorstore.protocol import ClientReader
 from tests.builders import line, orch_started, unit_queued, units
+from tests.chaos import greedy
 from tests.chaos.daemon import Daemon
 from tests.chaos.producer import witnessed
 from tests.chaos.record import Record, find
@@ -223,6 +225,36 @@ def test_one_that_asks_thousands_of_questions_and_reads_no_answer_costs_little(d
                 raw.fill(b'{"ask":{"id":1,"what":"stats"}}\n')
             check_service(daemon)
             assert daemon.resident() - resident < 100 * answer < 100 * MIB
+    check_service(daemon)
+
+
+def test_one_that_asks_for_a_large_run_and_reads_no_answer_costs_little(daemon: Daemon) -> None:
+    greedy.begin_large_run(daemon, 30_000)
+    with Raw(daemon.path) as other:
+        other.hello()
+        resident = daemon.resident()
+        with greedy.deaf_reader(daemon):
+            check_service(daemon)
+            update = other.asked(1, "update", run=greedy.LARGE)["update"]  # whose turn is behind theirs
+            answer = len(msgspec.json.encode(update))
+            assert daemon.resident() - resident < 20 * answer < 100 * MIB
+    check_service(daemon)
+
+
+def test_producers_of_garbage_leave_others_their_turn(daemon: Daemon) -> None:
+    """For each line that is acked, not so many are looked at that are refused."""
+    acked = 20
+    with ExitStack() as stack:
+        for said in greedy.REFUSED_LINES:
+            stack.enter_context(greedy.garbage(daemon, said))
+        with Raw(daemon.path) as raw:
+            raw.hello()
+            before = raw.asked(1, "stats")["stats"]["rejected"]
+            for number in range(1, acked + 1):
+                raw.send(GOOD).acked(number)
+            refused = raw.asked(2, "stats")["stats"]["rejected"] - before
+    print(f"{refused / acked:,.0f} lines were refused for each that was acked")
+    assert refused < acked * 100_000
     check_service(daemon)
 
 
