@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from actorstore.errors import AddressError, SocketInUseError, StoreUnreachableError
+from actorstore.errors import CROWDED, SILENT, AddressError, SocketInUseError, StoreUnreachableError
 
 try:
     import fcntl
@@ -122,9 +122,9 @@ def _reason(error: OSError, path: str) -> str:
         case errno.ECONNREFUSED:
             return "the socket is there, and nobody listens"
         case errno.EAGAIN:
-            return "too many others wait to be let in"
+            return CROWDED
         case _ if isinstance(error, TimeoutError):
-            return "nobody answers"
+            return SILENT
         case _:
             return error.strerror or str(error)
 

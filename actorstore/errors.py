@@ -50,6 +50,13 @@ CURES: Final = {
 """What a store says in one word of the protocol, where it refuses something -> what to do."""
 
 
+SILENT: Final = "nobody answers"
+"""Why a store is not reached that listens, and may be stopped."""
+
+CROWDED: Final = "too many others wait to be let in"
+"""Why a store is not reached that listens, and is overloaded."""
+
+
 class ActorStoreError(Exception):
     """The root: catch this to catch whatever actorstore raises on purpose."""
 
@@ -376,9 +383,17 @@ class StoreUnreachableError(ActorStoreError, ConnectionError):
         self.reason = reason
         self.unacked = unacked
 
+    @property
+    def is_there(self) -> bool:
+        """Whether a process listens there, so that to start another one does not help."""
+        return self.reason in (SILENT, CROWDED)
+
     def __str__(self) -> str:
         text = f"no store answers at {self.address}: {self.reason}; "
-        text += f"start one with: actorstore serve --socket {self.address}"
+        if self.is_there:
+            text += "a process listens there: look whether it is stopped or overloaded, and try again"
+        else:
+            text += f"start one with: actorstore serve --socket {self.address}"
         lines = "1 line is" if self.unacked == 1 else f"{self.unacked} lines are"
         return f"{text} ({lines} not acked)" if self.unacked else text
 

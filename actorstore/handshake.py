@@ -9,6 +9,7 @@ from typing import Final
 
 from actorstore.address import peer
 from actorstore.errors import (
+    SILENT,
     ActorStoreError,
     AddressError,
     JournalDamagedError,
@@ -56,7 +57,7 @@ def shake_hands(
     except OSError as error:
         if isinstance(error, ActorStoreError):
             raise
-        reason = "nobody answers" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        reason = SILENT if isinstance(error, TimeoutError) else error.strerror or str(error)
         raise StoreUnreachableError(path, reason) from None
     except ValueError as error:
         raise RefusedError("not_this_protocol", f"the other end speaks something else: {error}") from None

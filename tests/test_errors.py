@@ -10,6 +10,8 @@ import pytest
 
 from actorstore import errors
 from actorstore.errors import (
+    CROWDED,
+    SILENT,
     ActorStoreError,
     ActorThreadError,
     AddressError,
@@ -159,6 +161,16 @@ CASES = [
     ),
     *[
         Case(
+            StoreUnreachableError("/x", reason),
+            {"address": "/x", "reason": reason, "unacked": 0},
+            f"at /x: {reason}",
+            "stopped or overloaded",
+            ConnectionError,
+        )
+        for reason in (SILENT, CROWDED)
+    ],
+    *[
+        Case(
             QuestionRefusedError(code, "it said no"),
             {"code": code, "reason": "it said no"},
             "it said no",
@@ -197,6 +209,13 @@ CASES = [
     ],
 ]
 every_error = pytest.mark.parametrize("case", CASES, ids=lambda case: type(case.error).__name__)
+
+
+def test_where_a_store_is_there_the_cure_is_not_to_start_one():
+    for reason, is_there in {SILENT: True, CROWDED: True, "there is no such socket": False}.items():
+        error = StoreUnreachableError("/x", reason)
+        assert error.is_there == is_there
+        assert ("actorstore serve" in str(error)) != is_there
 
 
 def test_only_too_many_questions_are_cured_by_asking_less():

@@ -22,6 +22,8 @@ def found_store() -> str:
             runs = store.runs(timeout=PATIENCE_SECONDS)
             stats = store.stats()
     except StoreUnreachableError as error:
+        if error.is_there:
+            return clean(str(error))
         return f"no store listens at {address} ({clean(error.reason)}); start one with: actorstore serve"
     except ActorStoreError as error:
         return clean(str(error))
