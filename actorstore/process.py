@@ -26,6 +26,7 @@ from actorstore.errors import (
     SocketInUseError,
 )
 from actorstore.remote import RemoteStore, connect
+from actorstore.shelter import sheltered
 from actorstore.wire import MAX_LINE_BYTES
 
 START_SECONDS: Final = 30.0
@@ -79,32 +80,26 @@ class StoreProcess:
         durability: str = "lose-nothing",
         max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
-        folder = None if listen is not None else tempfile.mkdtemp(prefix="actorstore-")
-        path = os.path.abspath(os.fspath(listen)) if listen is not None else f"{folder}/store.sock"
-        spawn = multiprocessing.get_context("spawn")
-        here, there = spawn.Pipe()
-        options = {
-            "listen": path,
-            "journal": None if journal is None else os.path.abspath(os.fspath(journal)),
-            "durability": durability,
-            "max_line_bytes": max_line_bytes,
-        }
-        process = spawn.Process(target=_serve, args=(there, options, folder), daemon=True)
-        self._process, self._here = process, here
-        self._end = weakref.finalize(self, _end, process, here, folder, os.getpid())
-        _alive.add(self)
+        self._child = _Child(
+            {
+                "listen": None if listen is None else os.path.abspath(os.fspath(listen)),
+                "journal": None if journal is None else os.path.abspath(os.fspath(journal)),
+                "durability": durability,
+                "max_line_bytes": max_line_bytes,
+            }
+        )
+        self._forgotten = weakref.finalize(self, self._child.end)
         try:
-            process.start()
-            there.close()
-            self.remote = _connect(here, path)
+            sheltered(self._child.start, self._child.give_up)
+            self.remote = self._child.remote
         except BaseException:
-            self._end()
+            self._child.give_up()  # whatever has come in between
             raise
 
     @property
     def pid(self) -> int | None:
         """Process id of the child."""
-        return self._process.pid
+        return self._child.process.pid
 
     def close(self, timeout: float | None = None) -> None:
         """Send all that was handed over, and stop the child; closing again does nothing.
@@ -115,12 +110,7 @@ class StoreProcess:
         try:
             self.remote.close(timeout)
         finally:
-            self._end()
-
-    def _leave_behind(self) -> None:
-        """In a forked child: let go of the parent's pipe and child, which this must neither hold nor end."""
-        self._here.close()
-        multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
+            self._child.end()
 
     def __enter__(self) -> RemoteStore:
         return self.remote
@@ -132,36 +122,88 @@ class StoreProcess:
         return f"<StoreProcess {self.pid} at {self.remote.address}>"
 
 
-def _connect(here: Connection, path: str) -> RemoteStore:
-    """Wait for the child's word, and connect."""
-    try:
-        word = here.recv_bytes() if here.poll(START_SECONDS) else b""
-    except EOFError:
-        word = b""
-    if not word:
-        raise ActorStoreError(
-            "the child process of the store did not start; a script that makes one has to be a file, and its "
-            'main code to stand under if __name__ == "__main__":'
-        )
-    told = json.loads(word)
-    if told:
-        name, args = told
-        raise _ERRORS[name](*args)
-    return connect(path)
+class _Child:
+    """The child process, and what leads to it; nothing, until `start`.
 
+    Args:
+        options: What its `Store` is made with; it listens in a folder of its own, where no path is given.
+    """
 
-def _end(process: BaseProcess, here: Connection, folder: str | None, owner: int) -> None:
-    if os.getpid() != owner:
-        return
-    here.close()  # at which the child ends
-    if process.pid is not None:
-        process.terminate()  # for the case that another process holds that end too
-        process.join(STOP_SECONDS)
-        if process.is_alive():
-            process.kill()
-            process.join()
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+    process: BaseProcess
+    remote: RemoteStore
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+        self._owner = os.getpid()
+        self._folder: str | None = None
+        self._here: Connection | None = None
+        self._is_connected = False
+
+    def start(self) -> None:
+        """Start it, and connect; leaves nothing behind where that fails."""
+        try:
+            if self._options["listen"] is None:
+                self._folder = tempfile.mkdtemp(prefix="actorstore-")
+                self._options["listen"] = f"{self._folder}/store.sock"
+            spawn = multiprocessing.get_context("spawn")
+            here, there = spawn.Pipe()
+            args = (there, self._options, self._folder)
+            self.process = spawn.Process(target=_serve, args=args, daemon=True)
+            self._here = here
+            _alive.add(self)
+            with there:
+                self.process.start()
+            self._wait()
+            self.remote = connect(self._options["listen"])
+            self._is_connected = True
+        except BaseException:
+            self.end()
+            raise
+
+    def _wait(self) -> None:
+        """Wait for the child's word."""
+        here = self._here
+        assert here is not None
+        try:
+            word = here.recv_bytes() if here.poll(START_SECONDS) else b""
+        except EOFError:
+            word = b""
+        if not word:
+            raise ActorStoreError(
+                "the child process of the store did not start; a script that makes one has to be a file, and "
+                'its main code to stand under if __name__ == "__main__":'
+            )
+        told = json.loads(word)
+        if told:
+            name, args = told
+            raise _ERRORS[name](*args)
+
+    def give_up(self) -> None:
+        """End it, and what leads to it, before anybody has used them."""
+        if self._is_connected:
+            self.remote.close(timeout=0)
+        self.end()
+
+    def end(self) -> None:
+        """End it, and wait for that; ending again does nothing."""
+        if os.getpid() != self._owner:
+            return
+        if self._here is not None:
+            self._here.close()  # at which the child ends
+            if self.process.pid is not None:
+                self.process.terminate()  # for the case that another process holds that end too
+                self.process.join(STOP_SECONDS)
+                if self.process.is_alive():
+                    self.process.kill()
+                    self.process.join()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def leave_behind(self) -> None:
+        """In a forked child: let go of the parent's pipe and child, which this must neither hold nor end."""
+        if self._here is not None:
+            self._here.close()
+            multiprocessing.process._children.discard(self.process)  # type: ignore[attr-defined]
 
 
 def _serve(there: Connection, options: dict[str, Any], folder: str | None) -> None:
@@ -195,12 +237,12 @@ def _stop(*_: object) -> None:
     raise _Stopped
 
 
-_alive: weakref.WeakSet[StoreProcess] = weakref.WeakSet()
+_alive: weakref.WeakSet[_Child] = weakref.WeakSet()
 
 
 def _leave_behind() -> None:
-    for process in list(_alive):
-        process._leave_behind()
+    for child in list(_alive):
+        child.leave_behind()
 
 
 if hasattr(os, "register_at_fork"):

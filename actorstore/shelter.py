@@ -51,8 +51,9 @@ class Latch:
         try:
             happened.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
         finally:
-            with suppress(ValueError):
-                self._callbacks.remove(callback)
+            if not self.is_set:  # or it is taken already
+                with suppress(ValueError):
+                    self._callbacks.remove(callback)
         return self.is_set
 
 

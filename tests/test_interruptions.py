@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 import actorstore
-from actorstore import Store
+from actorstore import Store, StoreProcess
 from actorstore.service import Service
 from actorstore.shelter import Latch
 from tests.builders import unit_queued
@@ -209,3 +210,34 @@ def test_a_store_that_is_interrupted_at_any_line_of_its_block_leaves_all_to_the_
             store.handle_event(unit_queued("a"))
 
     assert again_and_again(live, Interruption) > 20
+
+
+# A store in a child process.
+
+
+def children() -> list[str]:
+    """The children of this process that run, or that it has not looked after."""
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def test_a_child_process_that_is_interrupted_at_any_line_of_its_opening_is_ended(
+    room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(room))
+    made: list[StoreProcess] = []
+
+    def make() -> None:
+        process = StoreProcess()
+        made.append(process)
+
+    def end() -> None:
+        while made:
+            made.pop().close()
+        gc.collect()  # multiprocessing closes its pipes when a process is collected
+        assert children() == before
+        assert list(room.iterdir()) == []
+
+    make()
+    made.pop().close()
+    before = children()  # that which spawning starts once and for all
+    assert again_and_again(make, Interruption, end) > 20

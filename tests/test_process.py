@@ -223,7 +223,7 @@ def test_a_forked_child_that_lives_on_does_not_keep_the_store_from_ending(path: 
     there.close()
     try:
         process.close()
-        assert process._process.exitcode == 0  # it ended by itself, and was not killed
+        assert process._child.process.exitcode == 0  # it ended by itself, and was not killed
         assert list(path.parent.iterdir()) == []
     finally:
         here.close()
