@@ -142,7 +142,9 @@ def start_run_with_edges(daemon: Daemon) -> None:
     edges = [{"from": f"unit-{number}", "to": f"unit-{number // 10}"} for number in range(1, LARGE_UNITS)]
     with Raw(daemon.path) as raw:
         raw.hello()
-        raw.say(type="orch.started", run="large", payload={"graph": {"nodes": nodes, "edges": edges}}).acked(1)
+        raw.say(type="orch.started", run="large", payload={"graph": {"nodes": nodes, "edges": edges}}).acked(
+            1
+        )
         raw.asked(1, "snapshot", run="large")
 
 
