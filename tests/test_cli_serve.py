@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -16,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from actorstore import Event, Store, connect
-from actorstore.cli import main
+from actorstore import Event, Store, StoreFailedError, connect
+from actorstore.cli import main, serve
 from actorstore.cli.serve import Log
 from tests.raw import folder
 from tests.threads import ROOT, SECONDS, python, wait_until
@@ -172,6 +173,20 @@ def test_a_store_that_dies_ends_it_and_it_says_so(path: Path) -> None:
             store._link.abandon()  # nobody will ever take what it holds
         finally:
             process.kill()
+    assert left_in(path.parent) == []
+
+
+def test_a_store_that_dies_before_it_has_said_what_it_promises_is_closed_like_any_other(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: Store) -> None:
+        raise StoreFailedError
+
+    monkeypatch.setattr(serve, "_signals", lambda: queue.SimpleQueue())
+    monkeypatch.setattr(serve, "_ignore_signals", lambda: None)
+    monkeypatch.setattr(Store, "stats", fail)
+    assert main(["serve", "--socket", str(path)]) == 1
+    assert "actorstore: the store's actor has died" in capsys.readouterr().err
     assert left_in(path.parent) == []
 
 

@@ -134,8 +134,8 @@ def run(args: argparse.Namespace) -> int:
             talk.note(str(error))
             return WRONG
         talk.note(f"listening at {store.address} (process {os.getpid()})")
-        talk.note(_promise(store))
         try:
+            talk.note(_promise(store))
             number = _serve(store, signals)
         except JournalFailedError as error:
             talk.note(str(error))
