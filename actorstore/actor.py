@@ -631,8 +631,7 @@ class StoreActor(pykka.ThreadingActor):
             return
         self._has_caught_up = True
         self._ask_those_behind()
-        if self._keeper is not None:
-            self._advance(self._keeper)
+        self._work()  # a checkpoint may wait for them, too
         self._has_caught_up = False
 
     def _ask_those_behind(self) -> None:
