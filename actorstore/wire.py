@@ -61,7 +61,7 @@ class Chunk(NamedTuple):
     accepted: bytes = b""
     """The lines of the events, as they came."""
     untold: int = 0
-    """How many more were refused before those in `rejections`, where only the last ones were asked for."""
+    """How many more were refused than are in `rejections`, where not all were asked for."""
 
     @property
     def rejected(self) -> int:
@@ -171,8 +171,8 @@ def decode(
         max_line_bytes: Longest line that is taken.
         lines: How many lines there are, where the caller has counted them.
         alike: Whether the caller has found that they `are_alike`.
-        told: How many rejections are described, the last ones; `None` for all of them. Saying
-            why a line is refused costs more than finding that it is.
+        told: How many rejections are described, besides the first one: the last ones; `None` for
+            all of them. Saying why a line is refused costs more than finding that it is.
     """
     if not chunk.endswith(b"\n"):
         chunk += b"\n"
@@ -206,6 +206,7 @@ def _decode_each(chunk: bytes, lines: int, max_line_bytes: int, told: int | None
         return Chunk([], [], lines)
     events: list[Event] = []
     accepted: list[bytes] = []
+    first: list[_Refused] = []
     refused: deque[_Refused] = deque(maxlen=told)
     count, last, why = 0, b"\n", None
     for number, line in enumerate(chunk.split(b"\n")[:-1], 1):
@@ -225,8 +226,8 @@ def _decode_each(chunk: bytes, lines: int, max_line_bytes: int, told: int | None
                     why = error.with_traceback(None)  # or it would hold on to all of this
             last = line
         count += 1
-        refused.append((number, line, why))
-    rejections = _described(refused, max_line_bytes)
+        (refused if first else first).append((number, line, why))
+    rejections = _described([*first, *refused], max_line_bytes)
     return Chunk(events, rejections, lines, b"".join(accepted), count - len(rejections))
 
 

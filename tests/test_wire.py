@@ -847,12 +847,13 @@ def test_any_bytes_at_all_come_out_as_reasons(data: bytes, size: int):
 # What it costs to refuse.
 
 
-def test_the_last_rejections_alone_are_described_where_no_more_are_asked_for() -> None:
+def test_the_first_and_the_last_rejections_alone_are_described_where_no_more_are_asked_for() -> None:
     data = line(FIRST) + b"".join(b"bad %d\n" % number for number in range(100)) + b"\n" + line(LAST)
     chunk = decode(data, told=3)
     assert chunk.events == [FIRST, LAST]
-    assert (chunk.lines, chunk.rejected, chunk.untold) == (103, 100, 97)
-    assert chunk.rejections == decode(data).rejections[-3:]
+    assert (chunk.lines, chunk.rejected, chunk.untold) == (103, 100, 96)
+    every = decode(data).rejections
+    assert chunk.rejections == [every[0], *every[-3:]]
 
 
 @pytest.mark.parametrize("bad", [b"x\n", b"garbage\n", b'{"type":1}\n', b"{}\n", b'  "a"\n', b"\xff\n"])
@@ -870,7 +871,7 @@ def test_a_line_that_is_no_object_is_refused_without_being_decoded() -> None:
     data = b"".join(b"%d\n" % number for number in range(1000))
     with patch.object(wire, "_decode_line", side_effect=wire._decode_line) as decoded:
         assert decode(data, told=16).rejected == 1000
-    assert decoded.call_count <= 16
+    assert decoded.call_count <= 17
 
 
 def test_blank_lines_are_counted_at_once() -> None:
