@@ -17,6 +17,7 @@ import sys
 import time
 import warnings
 import weakref
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from actorstore.logs import say
@@ -74,6 +75,7 @@ class Closing(Protocol):
 _known: weakref.WeakSet[Ending] = weakref.WeakSet()
 _used: weakref.WeakSet[Ending] = weakref.WeakSet()
 _open: set[Closing] = set()  # also those that their owners have dropped, until they are closed
+_last: list[Callable[[], None]] = []  # what is done after all that
 _seen_to: set[int] = set()  # this process, once its finalizers come here
 
 
@@ -104,6 +106,11 @@ def closing() -> list[Closing]:
     return list(_open)
 
 
+def do_last(do: Callable[[], None]) -> None:
+    """Have something done at the end of a process, once links are sent and stores closed."""
+    _last.append(do)
+
+
 def _see_to_the_end() -> None:
     """Have a child of `multiprocessing` come here when it ends; once a process."""
     util = sys.modules.get("multiprocessing.util")
@@ -118,7 +125,11 @@ def _end() -> None:
     try:
         _send_what_is_left()
     finally:
-        _close_what_is_open()
+        try:
+            _close_what_is_open()
+        finally:
+            for do in _last:
+                do()
 
 
 def _send_what_is_left() -> None:

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
+from actorstore import endings
 from actorstore.address import Address
 from actorstore.errors import (
     ActorStoreError,
@@ -89,6 +90,7 @@ class StoreProcess:
             }
         )
         self._forgotten = weakref.finalize(self, self._child.end)
+        self._forgotten.atexit = False  # it would come before what is left is sent
         try:
             sheltered(self._child.start, self._child.give_up)
             self.remote = self._child.remote
@@ -245,5 +247,11 @@ def _leave_behind() -> None:
         child.leave_behind()
 
 
+def _end_children() -> None:
+    for child in list(_alive):
+        child.end()
+
+
+endings.do_last(_end_children)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_behind)

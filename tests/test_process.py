@@ -129,6 +129,23 @@ def test_sigterm_ends_the_child_with_all_that_was_written_acked(path: Path) -> N
 # The parent.
 
 
+def test_a_parent_that_forgets_to_close_has_all_sent_before_the_child_ends(path: Path) -> None:
+    script = path.parent / "parent.py"
+    script.write_text(f"""
+from actorstore import Event, StoreProcess
+if __name__ == "__main__":
+    process = StoreProcess(listen={str(path)!r}, journal={str(path) + "j"!r})
+    print(process.pid)
+    for _ in range(20_001):
+        process.remote.handle_event(Event("unit.queued", unit="a"))
+""")
+    result = python(str(script))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert not is_alive(int(result.stdout))
+    with Store(journal=f"{path}j") as store:
+        assert store.stats().version == 20_001
+
+
 PARENT = """
 import os, signal, sys, time
 from actorstore import Event, StoreProcess
