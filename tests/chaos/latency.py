@@ -157,18 +157,13 @@ class Company(NamedTuple):
     """How many seconds an event may take to its ack beside them, at the 99th percentile."""
     prepare: Callable[[Daemon], None] | None = None
     """Makes the large run that they read."""
-    has_journal: bool = False
-    """Whether the store has a journal."""
     rounds: int = ROUNDS
     """How often it is measured."""
 
 
 def compare(company: Company) -> tuple[list[Times], list[Times], int]:
     """Measure with and without, in turns; returns both, and the memory that it has cost."""
-    with ExitStack() as stack:
-        place = stack.enter_context(folder())
-        journal = place / "j.db" if company.has_journal else None
-        daemon = stack.enter_context(Daemon(place / "s", begins=False, journal=journal))
+    with folder() as place, Daemon(place / "s", begins=False) as daemon:
         if company.prepare is not None:
             company.prepare(daemon)
         graph = {"nodes": [{"id": f"unit-{number}", "level": 0, "tasks": 1} for number in range(1000)]}
@@ -189,7 +184,7 @@ def compare(company: Company) -> tuple[list[Times], list[Times], int]:
 
 def greedy(join: Callable[[Daemon], AbstractContextManager[None]]) -> Company:
     """Return peers that would take all they can get, beside a run that takes long to read."""
-    return Company(join, GREEDY_P99_SECONDS, begin_large_run, has_journal=True, rounds=ROUNDS // 4)
+    return Company(join, GREEDY_P99_SECONDS, begin_large_run, rounds=ROUNDS // 4)
 
 
 COMPANIES: Final[Mapping[str, Company]] = {
