@@ -260,7 +260,8 @@ class Connection(asyncio.Protocol):
             case TooLong(rejection):
                 self._put_lines(Chunk([], [rejection], 1), 1, 0)
             case Ask():
-                self._ask(message)
+                if not self._gone:  # or nobody hears the answer
+                    self._ask(message)
             case Hello():
                 self._held = True
                 self.producer = message.producer

@@ -275,3 +275,18 @@ def test_a_question_of_one_that_is_gone_is_not_put_to_the_state(
     store.handle_event(orch_completed())
     store.flush()
     assert not drawn.calls
+
+
+def test_questions_that_were_read_of_one_that_is_gone_are_not_asked(
+    store: Store, raw: Connect, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.handle_event(orch_started(chain(UNITS)))
+    drawn = Counted(monkeypatch, State, "update")
+    for _ in range(5):
+        with Raw(path) as gone:
+            gone.hello()
+            ask_often(gone, 1000, "update")
+    other = raw()
+    wait_until(lambda: connections(store) == 1)
+    let_turns_pass(other)
+    assert len(drawn.calls) < 5 * 100
