@@ -33,6 +33,7 @@ from actorstore.protocol import Ask, Sendable, sendable
 from actorstore.replica import snapshot_of
 from actorstore.reply import ANSWER_SECONDS, Reply
 from actorstore.reporting import Reporter
+from actorstore.shelter import sheltered
 from actorstore.spool import Spool
 from actorstore.wire import chunks
 
@@ -64,7 +65,7 @@ def connect(
         RefusedError: The store does not take this producer.
     """
     store = RemoteStore.__new__(RemoteStore)
-    store._hold(Link(find(address), kept_bytes, None if spool is None else Spool(spool)))
+    store._begin(address, kept_bytes, spool)
     store._link.open()
     return store
 
@@ -109,8 +110,22 @@ class RemoteStore(Reporter):
         kept_bytes: int = KEPT_BYTES,
         spool: Address | None = None,
     ) -> None:
-        self._hold(Link(find(address), kept_bytes, None if spool is None else Spool(spool)))
+        self._begin(address, kept_bytes, spool)
         self._link.send_left()
+
+    def _begin(self, address: Address | None, kept_bytes: int, spool: Address | None) -> None:
+        if spool is None:
+            self._hold(Link(find(address), kept_bytes))
+            return
+
+        def work() -> None:
+            self._hold(Link(find(address), kept_bytes, Spool(spool)))
+
+        def undo() -> None:
+            if hasattr(self, "_link"):
+                self._link.let_go()
+
+        sheltered(work, undo)  # or an interruption may leave the spool locked
 
     def _hold(self, link: Link) -> None:
         self._link = link
@@ -286,8 +301,8 @@ class RemoteStore(Reporter):
             StoreTimeoutError: Not everything is acked; it is still being sent.
             StoreUnreachableError: Not everything is acked, and nobody answers.
         """
-        self._forgotten.detach()
         self._link.end()
+        self._forgotten.detach()
         if not self._link.join(timeout) and self._link.unacked():
             raise late(self._link, timeout)
 

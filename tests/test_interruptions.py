@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 import actorstore
-from actorstore import Store, StoreProcess
+from actorstore import RemoteStore, Store, StoreProcess
+from actorstore.link import Link
 from actorstore.service import Service
 from actorstore.shelter import Latch
 from tests.builders import unit_queued
@@ -93,7 +94,7 @@ class Interruption:
         file = frame.f_code.co_filename
         if self.place or not file.startswith(OURS) or file.endswith(HARMLESS):
             return None
-        if frame.f_code is Service.let_go.__code__:
+        if frame.f_code in (Service.let_go.__code__, Link.let_go.__code__):
             return None  # Python raises nothing out of finalizers
         self.left -= 1
         if self.left < 0:
@@ -240,4 +241,24 @@ def test_a_child_process_that_is_interrupted_at_any_line_of_its_opening_is_ended
     make()
     made.pop().close()
     before = children()  # that which spawning starts once and for all
+    assert again_and_again(make, Interruption, end) > 20
+
+
+# A client with a spool.
+
+
+def test_a_client_that_is_interrupted_at_any_line_of_its_making_leaves_its_spool_to_the_next(
+    room: Path,
+) -> None:
+    made: list[RemoteStore] = []
+
+    def make() -> None:
+        store = RemoteStore(room / "s", spool=room / "p")
+        made.append(store)  # as above
+
+    def end() -> None:
+        while made:
+            made.pop().close()
+        gc.collect()
+
     assert again_and_again(make, Interruption, end) > 20
