@@ -12,7 +12,7 @@ rules in `actorstore.state`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import MAXYEAR, MINYEAR, UTC, datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -55,7 +55,6 @@ class _EventType(msgspec.StructMeta):
                 given["payload"] = _compact(given["payload"])
             event = msgspec.convert(given, Event)
             check_text(event)
-            check_time(event)
         except msgspec.ValidationError as error:
             raise InvalidEventError(explain(error)) from None
         unknown = given.keys() - Event.__struct_fields__
@@ -228,23 +227,6 @@ def check_text(event: Event) -> None:
             size = len(_utf8(text, name))
             if size > MAX_ID_BYTES and name != "error":
                 raise InvalidEventError(f"{name} has {size} bytes of UTF-8; at most {MAX_ID_BYTES} are taken")
-
-
-def check_time(event: Event) -> None:
-    """Check that the calendar has the time in UTC too: what reads it may convert it.
-
-    Raises:
-        InvalidEventError: It has not.
-    """
-    time = event.time
-    if time is not None and time.year in (MINYEAR, MAXYEAR):
-        try:
-            time.astimezone(UTC)
-        except OverflowError:
-            text = time.isoformat()
-            raise InvalidEventError(
-                f"time: {text} is out of range: in UTC it is not in the years 1 to 9999"
-            ) from None
 
 
 def explain(error: Exception) -> str:

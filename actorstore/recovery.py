@@ -20,13 +20,12 @@ import msgspec
 from actorstore.account import Account
 from actorstore.batch import NOBODY, Batch, Count, Farewell, Link, start, unpack, unpack_counts
 from actorstore.checkpoint import CheckpointError, restore
-from actorstore.errors import InvalidEventError, JournalDamagedError
+from actorstore.errors import JournalDamagedError
 from actorstore.event import Event
 from actorstore.journal import Checkpoint, Journal
 from actorstore.logs import say
 from actorstore.state import State
-from actorstore.text import clean
-from actorstore.wire import SHOWN_CHARS, Chunk, chunks, decode, decode_recorded
+from actorstore.wire import Chunk, chunks, decode
 
 logger = logging.getLogger("actorstore")
 
@@ -80,7 +79,7 @@ class Fold:
     def apply(self, chunk: bytes, most: int | None = None) -> None:
         """Apply lines of a batch that was checked, the first so many of them where that is said."""
         read = decode(chunk, max_line_bytes=len(chunk) + 1)
-        events = read.events if not read.rejections else self._with_gaps(read, chunk)
+        events = read.events if not read.rejections else self._with_gaps(read)
         self.state.apply(events if most is None else events[:most])
         if self.state.unknown:
             self._unknown += [version for version, _, _ in self.state.unknown]
@@ -126,23 +125,14 @@ class Fold:
             self._unknown.popleft()
         return before - len(self._unknown)
 
-    def _with_gaps(self, read: Chunk, chunk: bytes) -> list[Event]:
+    def _with_gaps(self, read: Chunk) -> list[Event]:
         """Return the events of lines, and something in place of those that cannot be read any more."""
         events = list(read.events)
-        lines = chunk.split(b"\n")
-        unreadable: list[str] = []
         for rejection in read.rejections:
-            place = (rejection.line or 1) - 1
-            try:
-                event = decode_recorded(lines[place])
-            except InvalidEventError as error:
-                unreadable.append(clean(error.reason, SHOWN_CHARS))
-                event = UNREADABLE
-            events.insert(place, event)
-        if unreadable:
-            text = "%d events after version %d of the journal %s cannot be read any more, and "
-            text += "change nothing: %s"
-            say(logger.error, text, len(unreadable), self.state.version, self.journal, unreadable[0])
+            events.insert((rejection.line or 1) - 1, UNREADABLE)
+        text = "%d events after version %d of the journal %s cannot be read any more, and change nothing: %s"
+        version, first = self.state.version, read.rejections[0]
+        say(logger.error, text, len(read.rejections), version, self.journal, first.reason)
         return events
 
     def _damage(self, batch: Batch, reason: str) -> JournalDamagedError:

@@ -14,7 +14,7 @@ from actorstore.checkpoint import FORMAT, PART_BYTES, CheckpointError, encode, f
 from actorstore.replica import snapshot_of
 from actorstore.run import Run, Unit
 from actorstore.state import State
-from actorstore.wire import decode_recorded as decode_line  # old journals have times that are refused today
+from actorstore.wire import decode_line
 
 TYPES = (
     "unit.queued",

@@ -171,7 +171,7 @@ def test_runs_are_listed_in_the_order_of_their_start(store: Store, ask: Ask) -> 
     [
         ("2026-01-02T03:04:05.9Z", "UTC", "2026-01-02 03:04:05"),
         ("0001-01-01T00:00:00Z", "EST5", "0001-01-01 00:00:00+00:00"),  # which Go sends where it knows none
-        ("0001-01-01T00:00:00+23:59", "UTC", "0001-01-01 00:00:00+23:59"),  # of an old journal
+        ("0001-01-01T00:00:00+23:59", "UTC", "0001-01-01 00:00:00+23:59"),
         ("9999-12-31T23:59:59Z", "JST-9", "9999-12-31 23:59:59+00:00"),
     ],
 )
@@ -185,6 +185,14 @@ def test_a_time_that_the_calendar_does_not_have_here_is_shown_as_it_came(
     finally:
         monkeypatch.undo()
         tzset()
+
+
+def test_runs_that_began_outside_of_the_calendar_are_listed(store: Store, ask: Ask) -> None:
+    store.handle_lines(b'{"type":"orch.started","run":"r","time":"0001-01-01T00:00:00+23:59"}\n')
+    store.flush()
+    code, out, _ = ask("runs")
+    assert code == 0
+    assert "0001-01-01 00:00:00+23:59" in out
 
 
 def test_figures_come_with_the_reasons_of_what_was_rejected(store: Store, ask: Ask) -> None:

@@ -557,32 +557,3 @@ def test_a_copy_of_database_and_wal_is_the_journal(path: Path, tmp_path: Path) -
     assert json.loads(opened(copy).state.snapshot().json()) == json.loads(
         opened(path).state.snapshot().json()
     )
-
-
-OUT_OF_RANGE = "0001-01-01T00:00:00+23:59"
-"""A time that journals may hold which were written before it was refused."""
-
-
-def test_a_time_that_is_refused_today_is_read_as_it_was_written(
-    path: Path, journal: Journal, caplog: pytest.LogCaptureFixture
-) -> None:
-    journal.append(2, b"", START.replace(b"{", b'{"time":"%s",' % OUT_OF_RANGE.encode(), 1) + unit_line(1))
-    journal.close()
-    fold = opened(path)
-    snapshot = fold.state.snapshot()
-    assert snapshot.started_at is not None
-    assert snapshot.started_at.isoformat() == OUT_OF_RANGE
-    assert snapshot.units[1].status == "in_progress"
-    assert caplog.records == []
-
-
-def test_an_event_that_cannot_be_read_any_more_counts_and_changes_nothing(
-    path: Path, journal: Journal, caplog: pytest.LogCaptureFixture
-) -> None:
-    journal.append(3, b"", START + b'{"type":"unit.started","unit":7}\n' + unit_line(1))
-    journal.close()
-    fold = opened(path)
-    assert fold.state.version == 3
-    assert [unit.status for unit in fold.state.snapshot().units[:2]] == ["pending", "in_progress"]
-    assert "1 events after version 0" in caplog.text
-    assert "unit: expected `str`, got `int`" in caplog.text

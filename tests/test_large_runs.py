@@ -15,7 +15,7 @@ from actorstore.checkpoint import encode, freeze, restore
 from actorstore.replica import snapshot_of
 from actorstore.run import Unit
 from actorstore.state import BehindError, State
-from actorstore.wire import decode_recorded as decode_line  # old journals have times that are refused today
+from actorstore.wire import decode_line
 from tests.builders import (
     apply,
     check_summary,

@@ -18,16 +18,7 @@ from actorstore.errors import InvalidEventError
 from actorstore.event import ABSENT, MAX_ID_BYTES, MAX_INT, Event
 from actorstore.payload import NewUnit, RunPlan, TaskCounts
 from actorstore.text import clean
-from actorstore.wire import (
-    CHUNK_BYTES,
-    SHOWN_CHARS,
-    Chunk,
-    chunks,
-    decode,
-    decode_line,
-    decode_recorded,
-    shown,
-)
+from actorstore.wire import CHUNK_BYTES, SHOWN_CHARS, Chunk, chunks, decode, decode_line, shown
 from tests.builders import chain, diamond, line, lines, orch_started, unit_failed, unit_queued, whole_run
 
 FIRST, LAST = unit_queued("first"), unit_failed("last", "boom")
@@ -449,39 +440,6 @@ def test_a_line_over_the_limit_is_refused_also_where_it_is_bad_anyway():
         "the line has 101 bytes; at most 50 are taken"
     ]
     assert chunk.events == [Event("x")]
-
-
-@pytest.mark.parametrize(
-    ("time", "shown"),
-    [
-        ("0001-01-01T00:00:00+23:59", "0001-01-01T00:00:00+23:59"),
-        ("0001-01-01t05:29:59.999999+05:30", "0001-01-01T05:29:59.999999+05:30"),
-        ("9999-12-31T23:59:59-00:01", "9999-12-31T23:59:59-00:01"),
-        (r"000\u0031-01-01T00:00:00+00:01", "0001-01-01T00:00:00+00:01"),
-        (r"9999-12-31T23:59:59\u002d00:01", "9999-12-31T23:59:59-00:01"),
-    ],
-)
-def test_a_time_that_utc_does_not_have_is_refused(time: str, shown: str):
-    bad = b'{"type":"x","time":"%s"}' % time.encode()
-    reason = f"time: {shown} is out of range: in UTC it is not in the years 1 to 9999"
-    assert between(bad) == ([], {2: reason})
-    assert between(bad.replace(b"}", b',"run":null}')) == ([], {2: reason})
-    assert decode_recorded(bad).time.isoformat() == shown
-
-
-@pytest.mark.parametrize(
-    "time",
-    [
-        "0001-01-01T00:00:00Z",
-        "0001-01-01T05:30:00+05:30",
-        "0001-01-01T00:00:00-23:59",
-        "9999-12-31T23:59:59.999999Z",
-        "9999-12-31T00:00:00-23:59",
-        "9999-12-31T00:00:00+23:59",
-    ],
-)
-def test_the_first_and_the_last_day_are_taken(time: str):
-    assert between(b'{"type":"x","time":"%s"}' % time.encode()) == ([Event("x", time=time)], {})
 
 
 # Lines that lie about being lines.
