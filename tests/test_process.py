@@ -137,7 +137,7 @@ if __name__ == "__main__":
     process = StoreProcess(listen={str(path)!r}, journal={str(path) + "j"!r})
     print(process.pid)
     for _ in range(20_001):
-        process.remote.handle_event(Event("unit.queued", unit="a"))
+        process.remote.handle_event(Event("note", unit="a"))
 """)
     result = python(str(script))
     assert (result.returncode, result.stderr) == (0, "")

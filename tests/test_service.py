@@ -37,7 +37,7 @@ from actorstore import Event, Store, StoreTimeoutError
 path = {{path!r}}
 def feed(store, events={EVENTS}):
     for _ in range(events):
-        store.handle_event(Event("unit.queued", unit="a"))
+        store.handle_event(Event("note", unit="a"))
 def fed():
     store = Store(journal=path)
     feed(store)
@@ -161,7 +161,7 @@ def go_on():
     global handed_over
     with contextlib.suppress(Exception):
         while True:
-            store.handle_event(Event("unit.queued", unit="a"))
+            store.handle_event(Event("note", unit="a"))
             handed_over += 1
             if handed_over == 20_000:
                 enough.set()
