@@ -225,7 +225,7 @@ def _serve(there: Connection, options: dict[str, Any], folder: str | None) -> No
                 there.send_bytes(b"null")
                 there.recv_bytes()
             finally:
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it closes, and nothing interrupts that
+                signal.signal(signal.SIGTERM, _ignore)  # it closes, and nothing interrupts that
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)  # the parent may be gone
 
@@ -235,8 +235,12 @@ class _Stopped(BaseException):
 
 
 def _stop(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    signal.signal(signal.SIGTERM, _ignore)  # once is enough
     raise _Stopped
+
+
+def _ignore(*_: object) -> None:
+    """Take a signal that is on its way: over SIG_IGN, Python complains of such a one on standard error."""
 
 
 _alive: weakref.WeakSet[_Child] = weakref.WeakSet()
