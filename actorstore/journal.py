@@ -211,8 +211,11 @@ class Journal:
         """
         if not self._is_synced:
             self._sync_from_now_on()
-            with self._writing():
-                self._connection.execute("UPDATE head SET seq = seq")
+            with self._writing():  # SQLite writes, and syncs, nothing over a row that stays as it is
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.execute("UPDATE head SET seq = seq + 1")
+                self._connection.execute("UPDATE head SET seq = seq - 1")
+                self._connection.execute("COMMIT")
             self._check_files()
             self._is_written(0)
             self._marker.put(self._synced, self.head.seq, self.head.version)

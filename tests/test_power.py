@@ -90,6 +90,26 @@ def test_a_loss_of_power_takes_only_the_end_and_the_store_starts(
     assert (lost > 0) == (durability is not Durability.LOSE_NOTHING), "the images are too kind"
 
 
+SYNC = """
+import os, sys
+from actorstore import journal as module
+journal = module.Journal(sys.argv[1], module.Durability(sys.argv[2]))
+journal.append(1, b"", b'{"type":"a"}\\n')
+os.write(1, b"written")
+journal.sync()
+os.write(1, b"synced")
+os._exit(0)
+"""
+
+
+@can_record
+def test_the_sync_of_a_second_reaches_the_disk_though_nothing_more_is_written(tmp_path: Path) -> None:
+    (tmp_path / "j").mkdir()
+    ops = record(tmp_path / "j", Durability.LOSE_A_SECOND, 1, SYNC)
+    said = [(op.call, op.data.decode() if op.call == "say" else Path(op.path).name) for op in ops]
+    assert ("sync", "j-wal") in said[said.index(("say", "written")) : said.index(("say", "synced"))]
+
+
 # What a loss of power does not explain.
 
 

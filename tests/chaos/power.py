@@ -61,11 +61,11 @@ class Op(NamedTuple):
     """Where, or how long the file is from then on."""
 
 
-def record(folder: Path, durability: str, batches: int) -> list[Op]:
+def record(folder: Path, durability: str, batches: int, writer: str = WRITER) -> list[Op]:
     """Have a journal written in a folder, and return what was done to the files there."""
     log = folder.with_name(f"{folder.name}.trace")
     trace = ["strace", "-f", "-y", "-xx", "-s", "100000", "-qq", "-e", f"trace={CALLS}", "-o", str(log)]
-    command = [sys.executable, "-c", WRITER, str(folder / "j"), durability, str(batches)]
+    command = [sys.executable, "-c", writer, str(folder / "j"), durability, str(batches)]
     subprocess.run([*trace, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     try:
         with open(log, encoding="ascii") as lines:
