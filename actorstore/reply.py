@@ -42,8 +42,11 @@ class Reply:
         self._done.release()
 
     def wait(self, timeout: float = -1) -> bool:
-        """Wait for the answer, at most so many seconds; say whether it is there."""
-        return self._done.acquire(timeout=timeout)
+        """Wait for the answer, at most so many seconds; say whether it is there, each time that is asked."""
+        if not self._done.acquire(timeout=timeout):
+            return False
+        self._done.release()
+        return True
 
     def result(self) -> object:
         """Return the answer, or raise the error; only after `wait` said that it is there."""
