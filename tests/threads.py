@@ -158,8 +158,11 @@ def doom(store: Store) -> None:
 def kill(store: Store) -> None:
     """Have the actor die of an error that must not happen."""
     doom(store)
+    thread = store._intake.actor_thread
+    assert thread is not None
     store.handle_event(Event("anything"))
-    wait_until(lambda: store._intake.closed)
+    thread.join(SECONDS)  # from then on, all that listen know
+    assert store._intake.closed
 
 
 # Other processes.
