@@ -48,7 +48,7 @@ from actorstore.event import Event
 from actorstore.intake import Intake, Item
 from actorstore.keeper import Entry, Keeper
 from actorstore.producers import Claimant, Producers
-from actorstore.reply import Receiver
+from actorstore.reply import NOBODY, Receiver
 from actorstore.state import AT_ONCE, BehindError, State
 from actorstore.text import clean
 from actorstore.unknown import UnknownUnits
@@ -406,8 +406,9 @@ class StoreActor(pykka.ThreadingActor):
                 self._work()
                 self._catch_up()
             case Forget():
-                self._waiting.forget(message.receiver)
-                self._behind.pop(message.receiver, None)
+                self._forget(message.receiver)
+                if self._queue or self._late:  # it may stand there, and wait for something later
+                    self._ask_durably(Question(lambda actor: actor._forget(message.receiver), NOBODY))
             case _:
                 with suppress(Exception):
                     logger.warning("a store's actor got a message that it does not know: %s", type(message))
@@ -597,7 +598,8 @@ class StoreActor(pykka.ThreadingActor):
                 self._ask(question)
 
     def _ask(self, question: Question) -> None:
-        self._state.is_patient = not self._has_caught_up
+        state = self._state
+        before, state.is_patient = state.is_patient, not self._has_caught_up  # questions ask each other again
         try:
             answer = question.ask(self)
         except BehindError:
@@ -611,7 +613,12 @@ class StoreActor(pykka.ThreadingActor):
             else:
                 question.receiver.set(answer)
         finally:
-            self._state.is_patient = False
+            state.is_patient = before
+
+    def _forget(self, receiver: Receiver) -> None:
+        self._waiting.forget(receiver)
+        if self._behind.pop(receiver, None) is not None:
+            receiver.set(None)  # nobody waits for it, but it may hold a place among others
 
     def _want_faces(self) -> None:
         """Have the faces made that are missing now, a few in each turn; a million at once take 0.3 s."""

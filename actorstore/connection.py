@@ -204,6 +204,8 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The other end reads again."""
+        if self._gone:
+            return
         self._choked = False
         self._write_on()
         if self._asking is not None:
@@ -459,7 +461,8 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._gone:
             if self._reader.says_hello or reason.code not in ("closed", "superseded"):
                 self.write(error(reason))
-            for line in self._outbox or ():  # no answers: they may be asked for again, and may be large
+            outbox, self._outbox = self._outbox, None  # nothing of it again once the other end reads
+            for line in outbox or ():  # of answers no more than the rest of one that has begun
                 self._transport.write(line)
             self._hang_up(self._transport)
 

@@ -19,6 +19,21 @@ class Receiver(Protocol):
         """Hand an error over."""
 
 
+class Nobody:
+    """The receiver of answers that no caller waits for."""
+
+    def set(self, _: object) -> bool:
+        """Drop it."""
+        return False
+
+    def fail(self, _: BaseException) -> None:
+        """Drop it."""
+
+
+NOBODY: Final = Nobody()
+"""The one that serves all."""
+
+
 class Reply:
     """The receiver for a thread that waits."""
 

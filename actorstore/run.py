@@ -288,9 +288,7 @@ class Run:
             if most is not None:
                 return
         faces, counts = self._faces, self._counts
-        todo, left = self.unseen, []
-        if most is not None and most < len(todo):
-            todo, left = todo[:most], todo[most:]
+        todo = self.unseen if most is None else self.unseen[:most]
         last_seen, size = self._last_seen, len(faces)
         changed: list[tuple[int, UnitState]] = []
         more: list[UnitState] = []
@@ -307,7 +305,7 @@ class Run:
             counts[face.status] -= 1
         if more:
             faces.extend(more)
-        self.unseen[:] = left
+        del self.unseen[: len(todo)]  # in place: the rest may be very many, and turns are short
 
     def _make_faces(self, version: int, most: int | None) -> None:
         if self._faceless is None:

@@ -37,6 +37,7 @@ from actorstore.mailbox import Mailbox
 from actorstore.producers import Claimant
 from actorstore.protocol import Violation
 from actorstore.questions import Asked
+from actorstore.reply import NOBODY
 from actorstore.shelter import Latch
 from actorstore.throttle import Throttle
 
@@ -229,7 +230,7 @@ class Server:
     def tell_actor(self, what: Callable[[StoreActor], object]) -> None:
         """Have the actor do something after all that was handed over; it may be gone."""
         with suppress(StoreClosedError):
-            self.mailbox.send(what, _NOBODY, in_turn=True)
+            self.mailbox.send(what, NOBODY, in_turn=True)
 
     def decode(self, connection: Connection, work: Callable[[], object], then: Callable[[Any], None]) -> None:
         """Decode a long line in another thread, and go on with what comes of it.
@@ -480,20 +481,6 @@ class _Posted:
 
     def fail(self, error: BaseException) -> None:
         """The store is closed, and so are its connections."""
-
-
-class _Nobody:
-    """The receiver of answers that nobody waits for."""
-
-    def set(self, _: object) -> bool:
-        """Drop it."""
-        return False
-
-    def fail(self, _: BaseException) -> None:
-        """Drop it."""
-
-
-_NOBODY: Final = _Nobody()
 
 
 def _has_unread(transport: asyncio.Transport) -> bool:

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from actorstore import Store, StoreActor, StoreClosedError, actor, state, unitlist
+from actorstore.actor import Question
 from actorstore.answers import Cursor, StateSnapshot, UnitState, Update
+from actorstore.asking import PLACES
 from actorstore.checkpoint import encode, freeze, restore
 from actorstore.replica import snapshot_of
+from actorstore.reply import Reply
 from actorstore.run import Unit
 from actorstore.state import BehindError, State
 from actorstore.wire import decode_line
@@ -28,7 +31,7 @@ from tests.builders import (
 )
 from tests.raw import Raw
 from tests.test_checkpoint import answers, lines
-from tests.threads import SECONDS, held, spawn, wait_until
+from tests.threads import SECONDS, held, in_actor, spawn, wait_until
 
 SIZE = 40_000
 
@@ -203,3 +206,28 @@ def test_a_unit_that_is_added_before_all_have_faces_gets_one() -> None:
     apply(plain, unit_added("e"))
     assert run.snapshot().json() == plain.snapshot().json()
     assert list(encode(freeze(restore(encode(freeze(run)))))) == list(encode(freeze(plain)))
+
+
+@pytest.mark.usefixtures("small_turns")
+def test_questions_forgotten_while_faces_are_made_leave_their_places_to_others(tmp_path: Path) -> None:
+    with Store(listen=tmp_path / "s") as store, Raw(tmp_path / "s") as raw:
+        raw.hello()
+        store.handle_event(orch_started(units(*[f"u{number}" for number in range(20_000)])))
+        its_actor = in_actor(store, lambda actor: actor)
+        for number in range(PLACES):
+            raw.ask(number, "snapshot")
+        wait_until(lambda: len(its_actor._behind) == PLACES)
+        for number in range(PLACES):
+            raw.ask(number, "forget")
+        assert "stats" in raw.asked(1000, "stats")
+
+
+@pytest.mark.usefixtures("small_turns")
+def test_a_question_that_asks_others_again_goes_on_in_short_turns(tmp_path: Path) -> None:
+    with Store() as store:
+
+        def ask_another(actor: StoreActor) -> bool:
+            actor._ask(Question(lambda _: None, Reply()))
+            return actor._state.is_patient
+
+        assert in_actor(store, ask_another)

@@ -631,3 +631,18 @@ class Orders(RuleBasedStateMachine):
 
 TestOrders = Orders.TestCase
 TestOrders.settings = settings(max_examples=300, stateful_step_count=60)
+
+
+def test_what_was_put_off_is_written_once_though_the_other_end_reads_after_the_close() -> None:
+    world = World()
+    world.connect("p")
+    world.run()
+    wire = world.wires[0]
+    wire.close = lambda: None  # type: ignore[method-assign]  # asyncio takes more until all is written
+    wire.end.pause_writing()
+    wire.end.write_pieces([b'{"answer":', b"1}\n"])
+    wire.end.supersede()
+    wire.end.resume_writing()
+    said = wire.receive(1000)
+    assert said.count(b'{"answer":1}\n') == 1
+    assert said.count(b"superseded") == 1
