@@ -60,7 +60,10 @@ def _usual() -> Iterator[Path]:
 
 def is_usual(path: Address) -> bool:
     """Whether a store listens there unless it is told otherwise, so that its directory is made."""
-    return Path(os.path.abspath(os.fspath(path))) in _usual()
+    try:
+        return Path(os.path.abspath(os.fspath(path))) in _usual()
+    except RuntimeError:  # there is no home
+        return False
 
 
 def find(address: Address | None = None) -> str:
@@ -230,17 +233,18 @@ class SocketFile:
             try:
                 self._check_lock(os.fstat(descriptor))
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), os.lstat(self._lock_path)):
+                        with suppress(OSError):  # a full disk keeps only the process id from being known
+                            os.ftruncate(descriptor, 0)
+                            os.write(descriptor, b"%d" % os.getpid())
+                        return descriptor
             except BlockingIOError:
                 os.close(descriptor)
                 raise SocketInUseError(self.path, self._owner()) from None
             except BaseException:
                 os.close(descriptor)
                 raise
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), os.lstat(self._lock_path)):
-                    os.ftruncate(descriptor, 0)
-                    os.write(descriptor, b"%d" % os.getpid())
-                    return descriptor
             os.close(descriptor)
 
     def _check_lock(self, found: os.stat_result) -> None:

@@ -138,14 +138,22 @@ def _send_what_is_left() -> None:
     for link in links:
         link.end()
     end = time.monotonic() + PATIENCE_SECONDS
-    for link in links:
-        if not link.join(max(0.0, end - time.monotonic())):
-            lost = link.unacked()
-            lines, them = ("1 line is", "it") if lost == 1 else (f"{lost} lines are", "them")
-            text = "%s lost with this process: the store at %s has not acked %s"
-            if link.outlives:
-                text = "%s left in a spool by this process: the store at %s has not acked %s"
-            say(logger.warning, text, lines, link.path, them)
+    try:
+        for link in links:
+            link.join(max(0.0, end - time.monotonic()))
+    finally:  # also where somebody would not wait
+        for link in links:
+            _say_what_is_left(link)
+
+
+def _say_what_is_left(link: Ending) -> None:
+    lost = link.unacked()
+    if lost:
+        lines, them = ("1 line is", "it") if lost == 1 else (f"{lost} lines are", "them")
+        text = "%s lost with this process: the store at %s has not acked %s"
+        if link.outlives:
+            text = "%s left in a spool by this process: the store at %s has not acked %s"
+        say(logger.warning, text, lines, link.path, them)
 
 
 def _close_what_is_open() -> None:

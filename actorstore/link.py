@@ -61,6 +61,7 @@ from actorstore.protocol import (
     bye,
 )
 from actorstore.reply import Receiver
+from actorstore.shelter import Latch, sheltered
 from actorstore.spool import Spool
 from actorstore.text import clean
 from actorstore.throttle import Throttle
@@ -114,6 +115,7 @@ class Link:
             self._ledger.inherit(spool.standing, spool.left)
             spool.left.clear()  # or it would be kept for as long as this is
         self._lock = threading.Lock()  # of the start and the end of the thread
+        self._left = Latch()  # once the thread has let everybody go
         self._thread: threading.Thread | None = None
         self._bell: Bell | None = None  # wakes the thread
         self._socket: socket.socket | None = None
@@ -255,10 +257,9 @@ class Link:
         """Take nothing more, and send what there is in the background."""
         self.handover.refuse(StoreClosedError)
         spool = self._spool
-        if spool is not None and self._thread is None:
-            with spool.lock:  # a producer that had it has handed its lines over, or taken them back
-                pass
-        if self._thread is not None or self.handover.items:
+        if spool is not None:
+            spool.keep()  # and a producer that had its lock has handed its lines over, or taken them back
+        if self._thread is not None or self.handover.items or (spool is not None and spool.waiting()):
             self._ring()
         elif spool is not None:  # nothing was ever handed over
             spool.close(is_done=not self.unacked())
@@ -281,14 +282,14 @@ class Link:
         until = None if timeout is None else time.monotonic() + timeout
         patience = time.monotonic() + PATIENCE_SECONDS
         thread = self._thread
-        while thread is not None and thread.is_alive() and not (self._has_sent_all() and not self.outlives):
+        while thread is not None and not self._left.is_set and (self.outlives or not self._has_sent_all()):
             now = time.monotonic()
             if self._trouble is None:
                 patience = now + PATIENCE_SECONDS
             end = patience if until is None else min(until, patience)
             if now >= end:
                 return False
-            thread.join(min(0.1, end - now))
+            self._left.wait(min(0.1, end - now))
         return not self.unacked()
 
     def _has_sent_all(self) -> bool:
@@ -319,13 +320,18 @@ class Link:
             send_at_exit(self)
             bell = self._bell = Bell()
             thread = threading.Thread(target=self._run, name="StoreLink", daemon=True)
-            try:
+
+            def start() -> None:
                 thread.start()
+                self._thread = thread
+
+            try:
+                sheltered(start, _nothing)  # an interruption may come after the thread has started
             except BaseException:
-                self._bell = None
-                bell.close()
+                if self._thread is None:
+                    self._bell = None
+                    bell.close()
                 raise
-            self._thread = thread
 
     def _ring(self) -> None:
         if self._thread is None:
@@ -343,7 +349,10 @@ class Link:
             say(logger.exception, "the way to the store at %s is closed over a bug in actorstore", self.path)
             self._fail(StoreFailedError())
         finally:
-            self._leave()
+            try:
+                self._leave()
+            finally:
+                self._left.set()
 
     def _work(self) -> None:
         delay = FIRST_DELAY
@@ -606,3 +615,7 @@ class Link:
         bell, self._bell = self._bell, None
         if bell is not None:
             bell.close()
+
+
+def _nothing() -> None:
+    """Undo nothing: what has started goes on."""

@@ -122,6 +122,8 @@ def _check(descriptor: int) -> None:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
         raise PermissionError(errno.EACCES, "the lock file is not this user's")
+    if found.st_nlink > 1 or os.pread(descriptor, OWNER_BYTES, 0).strip(b"0123456789 \0"):
+        raise FileExistsError(errno.EEXIST, "a file that is no lock is in the place of its lock")
 
 
 def _is_at(descriptor: int, path: str) -> bool:

@@ -236,6 +236,14 @@ class Spool:
 
     # The end.
 
+    def keep(self) -> None:
+        """Have what is not acked at its place for the next producer, also where that was deleted just now."""
+        with self.lock, suppress(SpoolError):
+            if not self._file.is_closed:
+                self._file.settle()
+                self._look_at = 0.0
+                self._look()
+
     def close(self, *, is_done: bool) -> None:
         """Let go of the file; it is removed where all is done, and is there for the next one where not.
 

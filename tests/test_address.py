@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -506,3 +507,25 @@ def test_the_socket_of_another_user_is_said_to_be_one(room: Path) -> None:
     assert said.startswith("actorstore.errors.AddressError: ")
     assert "the socket there is that of user 0" in said
     assert "serve" not in said
+
+
+def test_a_full_disk_keeps_no_store_from_listening(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(os, "ftruncate", full)
+    file = SocketFile(room / "s")
+    file.release()
+    assert list(room.iterdir()) == []
+
+
+def test_a_user_without_a_home_is_told_that_no_store_answers(
+    room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    with pytest.raises(StoreUnreachableError):
+        connect(str(room / "s"))

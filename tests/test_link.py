@@ -7,6 +7,7 @@ test needs it to say; what goes well with a real one is in test_remote.py.
 from __future__ import annotations
 
 import gc
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from actorstore import (
     ProducerSupersededError,
     RefusedError,
     RemoteStore,
+    Store,
     StoreClosedError,
     StoreFailedError,
     StoreTimeoutError,
@@ -553,3 +555,21 @@ def test_an_event_that_cannot_be_encoded_harms_no_other(host: ByHand, remote: Re
     remote.handle_event(unit_started("a"))
     connection, _ = host.welcome()
     assert unit_of(connection.read()) == "a"
+
+
+def test_a_close_that_was_interrupted_does_not_take_its_thread_for_ended(path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    remote = RemoteStore(path)
+    remote.handle_event(unit_queued("a"))
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)  # time enough to wait in `close`
+        with pytest.raises(KeyboardInterrupt):
+            remote.close()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with Store(listen=path) as store:
+        remote.close(SECONDS)
+        assert store.stats().accepted == 1

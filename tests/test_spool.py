@@ -32,6 +32,7 @@ from actorstore.ledger import Standing
 from actorstore.protocol import Sendable
 from actorstore.spool import Spool
 from actorstore.spoolfile import HEADER_BYTES, LINES_AT
+from tests.builders import unit_queued
 from tests.chaos.daemon import Daemon
 from tests.heirs import breeder
 from tests.raw import ByHand, abandon, folder, unacked
@@ -468,3 +469,28 @@ def test_producers_that_are_killed_lose_nothing_that_handle_event_returned_for(p
             assert ids[-1] >= told[-1]
             last = ids[-1]
         assert store.stats().version == last + 2
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_file_in_the_place_of_the_lock_that_is_none_is_left_as_it_is(path: Path, is_linked: bool) -> None:
+    other = path.with_name("uv.lock") if not is_linked else path.with_name("text")
+    other.write_text("version = 1\n" if not is_linked else "12345")
+    if is_linked:
+        os.link(other, path.with_name("uv.lock"))
+    before = other.read_text()
+    with pytest.raises(SpoolError, match="no lock"):
+        RemoteStore(spool=path.with_name("uv"))
+    assert other.read_text() == before
+    assert path.with_name("uv.lock").exists()
+
+
+def test_a_spool_that_was_deleted_is_there_again_when_its_producer_has_closed(place: Path) -> None:
+    remote = RemoteStore(place / "s", spool=place / "p")
+    remote.handle_event(unit_queued("a"))
+    (place / "p").unlink()
+    with pytest.raises((StoreTimeoutError, StoreUnreachableError)):
+        remote.close(timeout=0)
+    assert (place / "p").exists()
+    with Store(listen=place / "s") as store:
+        remote.close(SECONDS)
+        assert store.stats().accepted == 1

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from actorstore import RemoteStore
 from tests.chaos.checker import JOURNAL, Verdict, conclude, judge
 from tests.chaos.daemon import Daemon
 from tests.chaos.greedy import REFUSED_LINES, begin_large_run, deaf_reader, garbage, gone, halves
@@ -97,6 +98,11 @@ class Scene:
                 self.stack.callback(daemon.kill)
                 return daemon
 
+    def drain(self, others: int = 1) -> None:
+        """Wait until all that killed producers have sent is applied: only so many connections are left."""
+        with RemoteStore(self.socket) as store:
+            wait_until(lambda: (store.stats().connections or 0) <= others + 1)
+
     def end_run(self) -> None:
         """Have the run end, so that its readers do."""
         with Raw(self.socket) as raw:
@@ -147,6 +153,7 @@ def killed_producers(scene: Scene, kills: int = 20, at_once: int = 5) -> Verdict
             producer.kill()
             scene.happened["kill"] += 1
     join([steady])
+    scene.drain()
     scene.end_run()
     join([reader])
     return scene.verdict(others=2)
@@ -326,6 +333,7 @@ def killed_stores(
         daemon = scene.risen(journal, next_point, bug)
     passing.kill()
     join(producers)
+    scene.drain()
     scene.end_run()
     join([reader])
     return scene.ended(daemon, others=2)
