@@ -654,6 +654,7 @@ class StoreActor(pykka.ThreadingActor):
         if self._has_ended:
             return
         self._has_ended = True
+        self._is_working = True  # nothing more is taken in, and what is durable is applied once
         is_orderly = error is StoreClosedError  # one that has failed promises nothing more
         try:
             last = self._intake.close(error)

@@ -27,13 +27,21 @@ class FileWatch:
 
     def __init__(self, *paths: str) -> None:
         self._paths = paths
-        self._folder = os.open(os.path.dirname(paths[0]), os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        self._path = os.path.dirname(paths[0])
+        self._folder = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        self._place = _identity(self._path)
         self._files = self._found()
         self._seen = -1  # time of the directory, when all of them were found in it
 
     def is_intact(self) -> bool:
         """Whether each of them is still at its path."""
-        changed = os.fstat(self._folder).st_mtime_ns
+        try:
+            folder = os.stat(self._path)
+        except OSError:
+            return False
+        if (folder.st_dev, folder.st_ino) != self._place:
+            return False  # it was moved away, with all that is in it
+        changed = folder.st_mtime_ns
         if changed == self._seen:
             return True
         is_settled = time.time_ns() - changed > TICK_NS

@@ -185,8 +185,8 @@ def _check_reached(path: str, found: Wal, head: Head, mark: Mark) -> None:
         path,
         f"its WAL is altered or gone: it ends with batch {head.seq}, version {head.version}, and had come "
         f"to batch {mark.seq}, version {mark.version}",
-        f"restore {path} and {path}-wal from a backup, or remove {path}.lock to go on from version "
-        f"{head.version}",
+        f"restore {path} and {path}-wal from a backup and remove {path}.lock, or only remove it to go on "
+        f"from version {head.version}",
     )
 
 

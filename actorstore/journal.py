@@ -46,6 +46,7 @@ from actorstore.journalfile import (
     words,
 )
 from actorstore.markfile import Mark, Marker
+from actorstore.walfile import Wal
 
 FOLD_BYTES: Final = 16 << 20
 """How much may be written to the WAL before it is copied into the database."""
@@ -128,8 +129,9 @@ class Journal:
         self._marker = Marker(self._lock)
         with ExitStack() as undo:
             undo.callback(lambda: self._lock.release(keep=self._marker.mark is not None))
-            self._look_at_files(create, salvage)
+            found = self._look_at_files(create, salvage)
             self._connection = undo.enter_context(closing(self._connect(salvage)))
+            settle(self.path, found)  # only now that nobody else can have it open
             try:
                 self._watch = FileWatch(self.path, self.path + "-wal")
             except OSError as error:
@@ -138,15 +140,16 @@ class Journal:
             self._is_marked = salvage or self._begin_marks()
             undo.pop_all()
 
-    def _look_at_files(self, create: bool, salvage: bool) -> None:
+    def _look_at_files(self, create: bool, salvage: bool) -> Wal:
         if create and not exists(self.path):
             check_database(self.path)
             create_file(self.path)
         check_file(self.path)
-        if not salvage:
-            check_header(self.path)
-            syncs = self.durability is Durability.LOSE_NOTHING
-            settle(self.path, check_wal(self.path, syncs, self._marker.mark))
+        if salvage:
+            return Wal()
+        check_header(self.path)
+        syncs = self.durability is Durability.LOSE_NOTHING
+        return check_wal(self.path, syncs, self._marker.mark)
 
     def _connect(self, salvage: bool) -> sqlite3.Connection:
         with self._opening():
@@ -298,11 +301,16 @@ class Journal:
                 (after,),
             )
             with closing(rows):  # one that is left open, for a row that cannot be read, would lock the table
-                for row in rows:
-                    found.append(Batch(*row))
-                    left -= len(row[4]) if isinstance(row[4], bytes) else 0  # which whoever checks it finds
-                    if left <= 0:
-                        break
+                try:
+                    for row in rows:
+                        found.append(Batch(*row))
+                        # another type is found by whoever checks it
+                        left -= len(row[4]) if isinstance(row[4], bytes) else 0
+                        if left <= 0:
+                            break
+                except sqlite3.Error:
+                    if not found:  # those before it are whole; whoever asks for the next one learns of it
+                        raise
         return found
 
     # Checkpoints.

@@ -182,7 +182,7 @@ def check_schema(path: str, connection: sqlite3.Connection) -> None:
     made.close()
     if sorted(connection.execute(_TABLES).fetchall()) != wanted:  # VACUUM moves the trigger to the end
         raise JournalDamagedError(path, "its tables are not those of a journal")
-    roots = [root for (root,) in connection.execute("SELECT rootpage FROM sqlite_schema") if root]
+    roots = [root for (root,) in connection.execute("SELECT rootpage FROM sqlite_master") if root]
     found = [("ok",)]
     if sqlite3.sqlite_version_info >= (3, 33):  # before that it reads the whole file
         found = connection.execute("PRAGMA integrity_check(sqlite_schema)").fetchall()
@@ -190,7 +190,7 @@ def check_schema(path: str, connection: sqlite3.Connection) -> None:
         raise JournalDamagedError(path, "the list of its tables is altered")
 
 
-_TABLES: Final = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
+_TABLES: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master"
 
 
 def create_file(path: str) -> None:

@@ -70,12 +70,13 @@ class Marker:
         Raises:
             OSError: There is no room for it, or the disk failed.
         """
-        self.mark = mark
+        before, self.mark = self.mark, mark
+        claims_more = before is not None and before.store == mark.store and before.seq > mark.seq
         self._store = mark.store.encode()
         self.look_at(mark.inode, mark.changed)
         for _ in SLOTS:
             self._write(mark.synced, mark.seq, mark.version)
-        if not mark.syncs:
+        if not mark.syncs or claims_more:
             os.fsync(self._lock.descriptor)
             folder = os.open(os.path.dirname(self._lock.path) or ".", os.O_RDONLY | os.O_CLOEXEC)
             try:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 PIECE_BYTES: Final = 1 << 16
 """About how many bytes of a large answer are written at a time."""
 
+SHARED_BYTES: Final = 1 << 14
+"""From how many bytes on a slice is a piece: those who ask for the same then share it."""
+
 
 class Kind(NamedTuple):
     """How a question is answered."""
@@ -212,6 +215,12 @@ class Asked:
         for slice in rested(sliced_answer(self.question.id, _slices(value))):
             if not self.is_open:
                 return []
+            if len(slice) >= SHARED_BYTES:
+                if small:
+                    pieces.append(b"".join(small))
+                    small, size = [], 0
+                pieces.append(slice)
+                continue
             small.append(slice)
             size += len(slice)
             if size >= PIECE_BYTES:

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -684,3 +684,25 @@ def test_a_version_beyond_53_bits_is_refused_everywhere(tmp_path: Path, path: Pa
             assert raw.rest()[-1]["error"]["code"] == "bad_ask"
         with pytest.raises(VersionGoneError):
             remote.snapshot(at=2**53 - 1)
+
+
+def test_a_store_whose_directory_is_moved_away_acks_nothing_more(tmp_path: Path) -> None:
+    (tmp_path / "room").mkdir()
+    store = Store(journal=tmp_path / "room" / "j")
+    assert store._writer is not None
+    watch = store._writer._journal._watch
+
+    def is_settled() -> bool:
+        store.handle_event(Event("note"))
+        store.flush()
+        return watch._seen >= 0
+
+    wait_until(is_settled)  # from then on, only what happens to the directory is looked at
+    (tmp_path / "room").rename(tmp_path / "elsewhere")
+    (tmp_path / "room").mkdir()
+    with suppress(JournalFailedError):
+        store.handle_event(Event("note"))
+    with pytest.raises(JournalFailedError):
+        store.flush(SECONDS)
+    with suppress(JournalFailedError):
+        store.close()

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import msgspec
@@ -24,7 +24,7 @@ from actorstore.compaction import cut_off, keep_at, packed_accounts
 from actorstore.errors import JournalDamagedError, JournalError, JournalFailedError, JournalInUseError
 from actorstore.event import MAX_INT
 from actorstore.journal import Checkpoint, Journal, NoRoomError
-from actorstore.journalfile import FORMAT
+from actorstore.journalfile import FORMAT, reason
 from actorstore.recovery import Fold, begin
 from actorstore.text import clean
 
@@ -186,13 +186,15 @@ def info(args: argparse.Namespace, talk: Talk) -> int:
 
 def export(args: argparse.Namespace, talk: Talk) -> int:
     """Write its events as lines to standard output, as they came; as many as are whole."""
-    try:
-        with _opened(args.file) as journal:
+    with ExitStack() as stack:
+        try:
+            journal = stack.enter_context(_opened(args.file))
+        except JournalDamagedError as error:
+            if not os.path.exists(args.file):
+                raise
+            talk.note(str(error))
+        else:
             return _export(journal, talk)
-    except JournalDamagedError as error:
-        if not os.path.exists(args.file):
-            raise
-        talk.note(str(error))
     with _copied(args.file) as journal:
         _export(journal, talk)
     return BROKEN
@@ -253,9 +255,12 @@ def _copied(path: str) -> Iterator[Journal]:
     """Open a copy of a damaged journal, because SQLite changes what it opens."""
     with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.realpath(path))) as folder:
         copy = os.path.join(folder, "journal")
-        for end in ("", "-wal"):
-            if os.path.exists(path + end):
-                shutil.copyfile(path + end, copy + end)
+        try:
+            for end in ("", "-wal"):
+                if os.path.exists(path + end):
+                    shutil.copyfile(path + end, copy + end)
+        except OSError as error:
+            raise JournalError(path, f"what is whole cannot be copied beside it: {reason(error)}") from None
         journal = Journal(copy, create=False, salvage=True)
         try:
             yield journal
