@@ -10,13 +10,14 @@ Pure. Reading order: `GraphParts`, `SnapshotDraft`, `Draft`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 import msgspec
 
 from actorstore import slices
-from actorstore.answers import GraphData, Shared, StateSnapshot, Update, share
+from actorstore.answers import GraphData, Shared, StateSnapshot, UnitState, Update, share
 from actorstore.graph import Steps, extend_in_steps
 from actorstore.graph import finish as finish_steps
 from actorstore.payload import GraphSlice, NewUnit, SentGraph, SlicedGraph
@@ -24,6 +25,17 @@ from actorstore.unitlist import Chunks, joined
 
 LARGE_UNITS: Final = 2048
 """From how many units on an answer is encoded in slices: as many take half a millisecond at once."""
+
+
+LARGE_ERRORS: Final = 1 << 18
+"""From how many characters of errors on it is, too, however few the units are."""
+
+
+def are_large(units: Iterable[UnitState], count: int) -> bool:
+    """Whether so many units take long to encode."""
+    if count > LARGE_UNITS:
+        return True
+    return sum([len(unit.error) for unit in units if unit.error]) > LARGE_ERRORS
 
 
 class GraphParts:
@@ -125,7 +137,7 @@ class SnapshotDraft:
     @property
     def large(self) -> bool:
         """Whether it takes long to encode."""
-        return self._bare.summary.total > LARGE_UNITS
+        return are_large(chain.from_iterable(self._chunks), self._bare.summary.total)
 
     def finish(self) -> StateSnapshot:
         """Return the snapshot; the same object each time."""
@@ -157,8 +169,11 @@ class Draft:
     @property
     def large(self) -> bool:
         """Whether it takes long to encode."""
-        units = len(self._update.units) if self._chunks is None else self._update.summary.total
-        return units > LARGE_UNITS or (self._graph is not None and self._graph.large)
+        if self._graph is not None and self._graph.large:
+            return True
+        if self._chunks is None:
+            return are_large(self._update.units, len(self._update.units))
+        return are_large(chain.from_iterable(self._chunks), self._update.summary.total)
 
     def bare(self) -> Update:
         """Return the update without its graph."""

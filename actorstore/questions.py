@@ -14,7 +14,7 @@ import msgspec
 from actorstore import slices
 from actorstore.actor import NOWHERE, Standing, StoreActor
 from actorstore.answers import Cursor, RunInfo, StateSnapshot, Update, shared_by
-from actorstore.drafts import LARGE_UNITS, Draft, GraphParts, SnapshotDraft, sliced_snapshot
+from actorstore.drafts import LARGE_UNITS, Draft, GraphParts, SnapshotDraft, are_large, sliced_snapshot
 from actorstore.errors import (
     JournalDamagedError,
     JournalFailedError,
@@ -116,7 +116,7 @@ def takes_long(answer: object) -> bool:
         case GraphParts() | Draft() | SnapshotDraft():
             return answer.large
         case Update() | StateSnapshot():
-            return len(answer.units) > LARGE_UNITS
+            return are_large(answer.units, len(answer.units))
         case (SnapshotDraft() as draft, _):
             return draft.large
         case tuple():  # all runs

@@ -30,7 +30,9 @@ from actorstore.answers import (
 )
 from actorstore.drafts import sliced_snapshot
 from actorstore.graph import build
-from tests.builders import NOON, at
+from actorstore.questions import takes_long
+from actorstore.state import State
+from tests.builders import NOON, at, fold, orch_started, unit_failed, units
 from tests.raw import Raw
 
 ODD = ('"units":[]', '"nodes":[],', "\\", "units", "\u20ac", "x" * 300)
@@ -245,3 +247,17 @@ def test_a_long_level_and_many_short_ones_are_told_in_slices(monkeypatch: pytest
         counter = Counter(monkeypatch)
         assert b"".join(slices.graph(graph)) == msgspec.json.Encoder().encode(graph)
         assert counter.most <= slices.SLICE_THINGS
+
+
+def test_few_units_with_long_errors_are_a_large_answer_too() -> None:
+    def state_of(size: int) -> State:
+        ids = [f"u{number}" for number in range(100)]
+        return fold(orch_started(units(*ids)), *[unit_failed(id, "x" * size) for id in ids])
+
+    for size, is_large in ((100, False), (3000, True)):
+        state = state_of(size)
+        snapshot = state.draft_snapshot("", False)
+        update = state.update("", None, False)
+        answers = (snapshot, (snapshot, update.bare().cursor), snapshot.finish(), update.bare())
+        assert [takes_long(answer) for answer in answers] == [is_large] * 4
+        assert takes_long(update)  # whose graph is to be put together
