@@ -63,6 +63,8 @@ def test_a_signal_ends_it_with_what_was_handed_over_acked_and_no_file_left(
     with serving(path) as process, connect(path) as store:
         for _ in range(1000):
             store.handle_event(Event("x"))
+        link = store._link
+        wait_until(lambda: not link.handover.items and link._ledger.to_send() is None)  # all is on its way
         process.send_signal(number)
         assert store.flush(SECONDS).accepted == 1000
         assert process.wait(SECONDS) == code
