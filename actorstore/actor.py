@@ -455,7 +455,7 @@ class StoreActor(pykka.ThreadingActor):
         state = self._state
         for account, claimant in self._producers.welcome():
             counts = account.rejected, account.unknown_units
-            claimant.receiver.set(Welcomed(account, state.store, account.lines, state.version, *counts))
+            claimant.receiver.set(Welcomed(account, self.store_id, account.lines, state.version, *counts))
 
     def _write_farewells(self) -> None:
         """Have the producers forgotten that have said bye, all of whose lines are taken."""

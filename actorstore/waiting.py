@@ -6,7 +6,7 @@ Pure. Ten thousand open questions about one run cost nothing while another one i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from actorstore.reply import Receiver
 
@@ -18,12 +18,8 @@ class Later(NamedTuple):
 
     run: str | None
     """Of this run; `None`: of the one that started last."""
-    change: Literal["any", "news", "turn"]
-    """Any of the store; news: what an update would hold; turn: more than a change of units."""
-
-
-LATER: Final = Later(None, "any")
-"""What a question returns that is to be asked again after any change."""
+    change: Literal["news", "turn"]
+    """News: what an update would hold; turn: more than a change of units."""
 
 
 class Waiting(Generic[Q]):
@@ -61,8 +57,7 @@ class Waiting(Generic[Q]):
             turned: Runs that have changed beyond that, or are new.
             latest: The run that started last.
         """
-        due = [LATER]
-        due += [Later(run, "news") for run in {*changed, *turned}]
+        due = [Later(run, "news") for run in {*changed, *turned}]
         due += [Later(run, "turn") for run in turned]
         if turned or latest in changed:
             due.append(Later(None, "news"))
